@@ -1,0 +1,108 @@
+//! What the test binaries share: the library as it is shipped, and the C programs that call it.
+
+// Each test binary compiles this module for itself and uses its own part of it.
+#![allow(dead_code)]
+
+pub mod process;
+pub mod program;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The file name that the dynamic linker looks for in programs linked with `-laio_posix`.
+pub const SONAME: &str = "libaio_posix.so.0";
+
+/// Names a directory with a finished `libaio_posix.so` to test in place of a freshly built one: an installed library,
+/// or one that was built with a sanitizer.
+const FINISHED_PRODUCT: &str = "AIO_POSIX_PRODUCT";
+
+/// The root of the source tree.
+pub fn source_root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A directory of this test binary's own, which lasts until its next run.
+pub fn work_directory() -> &'static Path {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| {
+        let binary = std::env::current_exe().expect("the path of this test binary");
+        let name = binary.file_stem().expect("a test binary has a name");
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&directory).expect("make the work directory");
+        directory
+    })
+}
+
+/// A new empty directory on the file system of the target directory, removed when it is dropped.
+pub fn scratch_directory() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("make a scratch directory")
+}
+
+/// The release build of the library, with the names that linking and loading want: built once per test binary, and copied,
+/// so that a build beside a running test does not change what it tests.
+///
+/// Returns the directory that holds `libaio_posix.so` and `libaio_posix.so.0`.
+pub fn product() -> &'static Path {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| {
+        let built = match std::env::var_os(FINISHED_PRODUCT) {
+            Some(directory) => PathBuf::from(directory),
+            None => build_product(),
+        };
+        let directory = work_directory().join("lib");
+        fs::create_dir_all(&directory).expect("make the directory of the library");
+        let library = directory.join("libaio_posix.so");
+        // Another run of this test binary may have the old file mapped: give the name to a new one.
+        let _ = fs::remove_file(&library);
+        fs::copy(built.join("libaio_posix.so"), &library)
+            .unwrap_or_else(|error| panic!("no libaio_posix.so in {}: {error}", built.display()));
+        let link = directory.join(SONAME);
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink("libaio_posix.so", &link).expect("link the SONAME");
+        directory
+    })
+}
+
+/// The product itself, as LD_PRELOAD wants it.
+pub fn product_file() -> PathBuf {
+    product().join("libaio_posix.so")
+}
+
+/// `cargo test` builds the library in the test profile; what people run is the release build, so that is tested.
+fn build_product() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .parent()
+        .expect("cargo puts its tmp directory in the target directory")
+        .join("product");
+    let output = Command::new(env!("CARGO"))
+        .args(["build", "--release", "--lib", "--target-dir"])
+        .arg(&target)
+        .current_dir(source_root())
+        .output()
+        .expect("run cargo");
+    assert!(
+        output.status.success(),
+        "the library does not build:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    target.join("release")
+}
+
+/// The system's C compiler as the cc crate finds it (`CC` and `CFLAGS` count).
+pub fn c_compiler(cpp: bool) -> Command {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    cc::Build::new()
+        .cpp(cpp)
+        .cargo_metadata(false)
+        .host(&target)
+        .target(&target)
+        .opt_level(1)
+        .debug(true)
+        .pic(true)
+        .warnings(true)
+        .extra_warnings(true)
+        .get_compiler()
+        .to_command()
+}
