@@ -21,7 +21,11 @@ macro_rules! programs {
 }
 
 programs! {
+    abi
     kernel_aio
+    submit
+    suspend
+    transfer
 }
 
 /// libc's defects that are hangs are waited for no longer than this.
