@@ -22,10 +22,14 @@ macro_rules! programs {
 
 programs! {
     abi
+    chardev
     kernel_aio
+    pipe
+    socket
     submit
     suspend
     transfer
+    tty
 }
 
 /// libc's defects that are hangs are waited for no longer than this.

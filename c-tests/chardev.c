@@ -1,0 +1,224 @@
+/*
+ * Devices and kernel objects behind descriptors: /dev/null, /dev/zero, /dev/full, /dev/urandom, eventfd, timerfd, memfd, /proc.
+ */
+#include "tools/descriptors.h"
+
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/timerfd.h>
+
+static int open_device(const char *name)
+{
+    int fd = open(name, O_RDWR);
+
+    CHECK(fd >= 0);
+    return fd;
+}
+
+CASE(dev_null_reads_nothing_and_takes_everything)
+{
+    enum { SIZE = 1 << 20 };
+    char *data = aligned(SIZE);
+    int fd = open_device("/dev/null");
+
+    printf("%zd ", read_now(fd, data, SIZE, 0));
+    printf("%zd\n", write_now(fd, data, SIZE, 1LL << 40));
+}
+
+CASE(dev_zero_reads_zeroes)
+{
+    enum { SIZE = 1 << 20 };
+    unsigned char *data = aligned(SIZE);
+    int fd = open_device("/dev/zero");
+
+    memset(data, 0xff, SIZE);
+    printf("%zd ", read_now(fd, data, SIZE, 0));
+    CHECK(is_filled(data, SIZE, 0));
+    printf("%zd\n", write_now(fd, data, SIZE, 4096));
+}
+
+CASE(dev_full_has_no_space)
+{
+    enum { SIZE = 1 << 16 };
+    unsigned char *data = aligned(SIZE);
+    struct aiocb cb;
+    int fd = open_device("/dev/full");
+
+    memset(data, 0xff, SIZE);
+    printf("%zd\n", read_now(fd, data, SIZE, 0));
+    CHECK(is_filled(data, SIZE, 0));
+    start_write(&cb, fd, data, SIZE, 0);
+    CHECK_ENDS_WITH(&cb, ENOSPC);
+}
+
+CASE(dev_urandom_reads)
+{
+    unsigned char data[256] = { 0 };
+    int fd = open("/dev/urandom", O_RDONLY);
+
+    CHECK(fd >= 0);
+    printf("%zd\n", read_now(fd, data, sizeof data, 0));
+    CHECK(!is_filled(data, sizeof data, 0));
+}
+
+CASE(many_requests_on_devices_at_once)
+{
+    enum { REQUESTS = 300 };
+    static struct aiocb cbs[REQUESTS];
+    static unsigned char data[REQUESTS][512];
+    int fds[3] = { open_device("/dev/zero"), open_device("/dev/full"), open_device("/dev/null") };
+
+    memset(data, 0xff, sizeof data);
+    for (int i = 0; i < REQUESTS; i++)
+        start_read(&cbs[i], fds[i % 3], data[i], sizeof data[i], i);
+    for (int i = 0; i < REQUESTS; i++)
+        CHECK_EQ(finish(&cbs[i]), i % 3 == 2 ? 0 : 512);
+    for (int i = 0; i < REQUESTS; i++)
+        CHECK(is_filled(data[i], sizeof data[i], i % 3 == 2 ? 0xff : 0));
+}
+
+CASE(eventfd_read_waits_for_the_counter)
+{
+    uint64_t value = 0;
+    struct aiocb cb;
+    int fd = eventfd(0, 0);
+
+    CHECK(fd >= 0);
+    start_read(&cb, fd, &value, sizeof value, 0);
+    check_pending(&cb);
+    CHECK_EQ(eventfd_write(fd, 42), 0);
+    CHECK_EQ(finish(&cb), 8);
+    printf("%llu\n", (unsigned long long)value);
+}
+
+DEFECT(eventfd_write_passes_a_waiting_read, "one queue serves both directions of a descriptor")
+{
+    uint64_t value = 0, add = 7;
+    struct aiocb cb;
+    int fd = eventfd(0, 0);
+
+    CHECK(fd >= 0);
+    start_read(&cb, fd, &value, sizeof value, 0);
+    CHECK_EQ(write_now(fd, &add, sizeof add, 0), 8);
+    CHECK_EQ(finish(&cb), 8);
+    CHECK_EQ(value, 7);
+}
+
+CASE(eventfd_write_waits_for_room)
+{
+    uint64_t value = 0, most = UINT64_MAX - 1, one = 1;
+    struct aiocb cb;
+    int fd = eventfd(0, 0);
+
+    CHECK(fd >= 0);
+    CHECK_EQ(write_now(fd, &most, sizeof most, 0), 8);
+    start_write(&cb, fd, &one, sizeof one, 0);
+    check_pending(&cb);
+    CHECK_EQ(eventfd_read(fd, &value), 0);
+    printf("%zd\n", finish(&cb));
+    CHECK_EQ(eventfd_read(fd, &value), 0);
+    printf("%llu\n", (unsigned long long)value);
+}
+
+CASE(semaphore_gives_one_to_each_read)
+{
+    enum { READS = 10 };
+    struct aiocb cbs[READS];
+    uint64_t values[READS] = { 0 };
+    int fd = eventfd(0, EFD_SEMAPHORE);
+
+    CHECK(fd >= 0);
+    for (int i = 0; i < READS; i++)
+        start_read(&cbs[i], fd, &values[i], sizeof values[i], 0);
+    check_pending(&cbs[0]);
+    CHECK_EQ(eventfd_write(fd, READS - 1), 0);
+    for (int i = 0; i < READS - 1; i++) {
+        CHECK_EQ(finish(&cbs[i]), 8);
+        CHECK_EQ(values[i], 1);
+    }
+    check_pending(&cbs[READS - 1]);
+    CHECK_EQ(eventfd_write(fd, 1), 0);
+    CHECK_EQ(finish(&cbs[READS - 1]), 8);
+}
+
+CASE(too_short_an_eventfd_read_gives_EINVAL)
+{
+    char bytes[4];
+    struct aiocb cb;
+    int fd = eventfd(1, 0);
+
+    CHECK(fd >= 0);
+    start_read(&cb, fd, bytes, sizeof bytes, 0);
+    CHECK_ENDS_WITH(&cb, EINVAL);
+}
+
+CASE(nonblocking_eventfd_gives_EAGAIN)
+{
+    uint64_t value;
+    struct aiocb cb;
+    int fd = eventfd(0, EFD_NONBLOCK);
+
+    CHECK(fd >= 0);
+    start_read(&cb, fd, &value, sizeof value, 0);
+    CHECK_ENDS_WITH(&cb, EAGAIN);
+}
+
+CASE(timerfd_read_waits_for_the_timer)
+{
+    struct itimerspec soon = { .it_value.tv_nsec = 50 * 1000 * 1000 };
+    uint64_t expirations = 0;
+    struct aiocb cb;
+    int fd = timerfd_create(CLOCK_MONOTONIC, 0);
+
+    CHECK(fd >= 0);
+    start_read(&cb, fd, &expirations, sizeof expirations, 0);
+    check_pending(&cb);
+    CHECK_EQ(timerfd_settime(fd, 0, &soon, NULL), 0);
+    CHECK_EQ(finish(&cb), 8);
+    printf("%llu\n", (unsigned long long)expirations);
+}
+
+CASE(memfd_is_a_file)
+{
+    enum { SIZE = 1 << 18 };
+    unsigned char *data = aligned(SIZE), *got = aligned(SIZE);
+    int fd = memfd_create("test", 0);
+
+    CHECK(fd >= 0);
+    pattern(data, SIZE, 4);
+    CHECK_EQ(write_now(fd, data, SIZE, 4096), SIZE);
+    printf("%zd\n", read_now(fd, got, SIZE, 4096));
+    CHECK(is_pattern(got, SIZE, 4));
+    printf("%zd\n", read_now(fd, got, SIZE, SIZE));
+}
+
+CASE(proc_file_is_read_at_its_offset)
+{
+    char whole[4096] = "", part[16] = "";
+    int fd = open("/proc/version", O_RDONLY);
+
+    CHECK(fd >= 0);
+    ssize_t size = pread(fd, whole, sizeof whole, 0);
+    CHECK(size > 40);
+    CHECK_EQ(read_now(fd, part, sizeof part, 20), 16);
+    CHECK_EQ(memcmp(whole + 20, part, 16), 0);
+    printf("%zd\n", read_now(fd, part, sizeof part, size));
+}
+
+CASE(descriptor_without_data_gives_the_errors_of_read_and_write)
+{
+    static const char *const names[] = { "directory", "path only", "read only", "write only" };
+    int fds[4] = { open(".", O_RDONLY | O_DIRECTORY), open(".", O_PATH), open("/dev/null", O_RDONLY),
+                   open("/dev/null", O_WRONLY) };
+    char byte;
+
+    for (int i = 0; i < 4; i++) {
+        struct aiocb reading, writing;
+
+        CHECK(fds[i] >= 0);
+        start_read(&reading, fds[i], &byte, 1, 0);
+        start_write(&writing, fds[i], "x", 1, 0);
+        printf("%s: read %d", names[i], await(&reading));
+        printf(", write %d\n", await(&writing));
+    }
+}

@@ -1,0 +1,253 @@
+/*
+ * Pseudo terminals: reads wait for what the line discipline lets through, and end when the other side hangs up.
+ */
+#include "tools/descriptors.h"
+
+#include <termios.h>
+
+/* ends[0] is the terminal as a program sees it, ends[1] the master behind it. Raw: every byte passes as it is. */
+static void open_terminal(int ends[2], int is_raw)
+{
+    struct termios attributes;
+
+    ends[1] = posix_openpt(O_RDWR | O_NOCTTY);
+    CHECK(ends[1] >= 0);
+    CHECK_EQ(grantpt(ends[1]), 0);
+    CHECK_EQ(unlockpt(ends[1]), 0);
+    ends[0] = open(ptsname(ends[1]), O_RDWR | O_NOCTTY);
+    CHECK(ends[0] >= 0);
+    CHECK_EQ(tcgetattr(ends[0], &attributes), 0);
+    if (is_raw)
+        cfmakeraw(&attributes);
+    attributes.c_lflag &= ~(tcflag_t)ECHO;
+    CHECK_EQ(tcsetattr(ends[0], TCSANOW, &attributes), 0);
+}
+
+CASE(read_waits_for_a_line)
+{
+    char buffer[64] = "";
+    struct aiocb cb;
+    int ends[2];
+
+    open_terminal(ends, 0);
+    start_read(&cb, ends[0], buffer, sizeof buffer, 0);
+    feed(ends[1], "half a li", 9);
+    check_pending(&cb);
+    feed(ends[1], "ne\n", 3);
+    printf("%zd %s", finish(&cb), buffer);
+}
+
+CASE(reads_take_one_line_each_in_call_order)
+{
+    enum { READS = 20 };
+    struct aiocb cbs[READS];
+    char buffers[READS][16], line[16];
+    int ends[2];
+
+    open_terminal(ends, 0);
+    for (int i = 0; i < READS; i++) {
+        memset(buffers[i], 0, sizeof buffers[i]);
+        start_read(&cbs[i], ends[0], buffers[i], sizeof buffers[i] - 1, 0);
+    }
+    for (int i = 0; i < READS; i++) {
+        int size = snprintf(line, sizeof line, "line %d\n", i);
+        feed(ends[1], line, (size_t)size);
+    }
+    for (int i = 0; i < READS; i++) {
+        ssize_t size = finish(&cbs[i]);
+        printf("%zd %s", size, buffers[i]);
+    }
+}
+
+CASE(end_of_file_character_ends_a_read_with_nothing)
+{
+    char buffer[16];
+    struct aiocb cb;
+    int ends[2];
+
+    open_terminal(ends, 0);
+    start_read(&cb, ends[0], buffer, sizeof buffer, 0);
+    check_pending(&cb);
+    feed(ends[1], "\004", 1);
+    printf("%zd\n", finish(&cb));
+}
+
+CASE(raw_read_gives_what_is_there)
+{
+    char buffer[64] = "";
+    struct aiocb cb;
+    int ends[2];
+
+    open_terminal(ends, 1);
+    start_read(&cb, ends[0], buffer, sizeof buffer, 0);
+    check_pending(&cb);
+    feed(ends[1], "key", 3);
+    printf("%zd %s\n", finish(&cb), buffer);
+}
+
+/* With VMIN and VTIME at zero a terminal read is a poll: read(2) gives 0 when nothing is there, and so must AIO. */
+CASE(raw_read_with_no_minimum_does_not_wait)
+{
+    struct termios attributes;
+    char buffer[8];
+    int ends[2];
+
+    open_terminal(ends, 1);
+    CHECK_EQ(tcgetattr(ends[0], &attributes), 0);
+    attributes.c_cc[VMIN] = 0;
+    attributes.c_cc[VTIME] = 0;
+    CHECK_EQ(tcsetattr(ends[0], TCSANOW, &attributes), 0);
+    printf("%zd\n", read_now(ends[0], buffer, sizeof buffer, 0));
+}
+
+CASE(master_reads_what_the_terminal_writes)
+{
+    char buffer[64] = "";
+    struct aiocb cb;
+    int ends[2];
+
+    open_terminal(ends, 1);
+    start_read(&cb, ends[1], buffer, sizeof buffer, 0);
+    check_pending(&cb);
+    CHECK_EQ(write_now(ends[0], "output", 6, 0), 6);
+    printf("%zd %s\n", finish(&cb), buffer);
+}
+
+CASE(hang_up_ends_the_terminals_read)
+{
+    char buffer[8];
+    struct aiocb cb;
+    int ends[2];
+
+    open_terminal(ends, 1);
+    start_read(&cb, ends[0], buffer, sizeof buffer, 0);
+    check_pending(&cb);
+    close(ends[1]);
+    /* What comes of it is the kernel's to say; that it ends, and the same on every implementation, is the point. */
+    printf("%d\n", await(&cb));
+}
+
+CASE(hang_up_ends_the_masters_read_with_EIO)
+{
+    char buffer[8];
+    struct aiocb cb;
+    int ends[2];
+
+    open_terminal(ends, 1);
+    start_read(&cb, ends[1], buffer, sizeof buffer, 0);
+    check_pending(&cb);
+    close(ends[0]);
+    CHECK_ENDS_WITH(&cb, EIO);
+}
+
+CASE(nonblocking_read_gives_EAGAIN)
+{
+    char byte;
+    struct aiocb cb;
+    int ends[2];
+
+    open_terminal(ends, 1);
+    set_nonblocking(ends[0]);
+    start_read(&cb, ends[0], &byte, 1, 0);
+    CHECK_ENDS_WITH(&cb, EAGAIN);
+}
+
+CASE(write_bigger_than_the_terminal_takes_finishes_whole)
+{
+    enum { SIZE = 200000 };
+    static unsigned char data[SIZE], got[SIZE];
+    struct aiocb cb;
+    int ends[2];
+
+    open_terminal(ends, 1);
+    pattern(data, SIZE, 3);
+    start_write(&cb, ends[0], data, SIZE, 0);
+    check_pending(&cb);
+    check_file_read_works();
+    CHECK_EQ(drain(ends[1], got, SIZE), SIZE);
+    CHECK_EQ(finish(&cb), SIZE);
+    CHECK(is_pattern(got, SIZE, 3));
+}
+
+DEFECT(waiting_read_does_not_hold_back_a_write, "one queue serves both directions of a descriptor")
+{
+    char buffer[8] = "", got[8] = "";
+    struct aiocb reading;
+    int ends[2];
+
+    open_terminal(ends, 1);
+    start_read(&reading, ends[0], buffer, sizeof buffer, 0);
+    CHECK_EQ(write_now(ends[0], "prompt", 6, 0), 6);
+    CHECK_EQ(drain(ends[1], got, 6), 6);
+    feed(ends[1], "x", 1);
+    CHECK_EQ(finish(&reading), 1);
+}
+
+DEFECT(thirty_idle_terminals_do_not_hold_up_a_file, "each waiting read keeps one of at most twenty threads")
+{
+    enum { TERMINALS = 30 };
+    static struct aiocb cbs[TERMINALS];
+    static char bytes[TERMINALS];
+    int ends[TERMINALS][2];
+
+    for (int i = 0; i < TERMINALS; i++) {
+        open_terminal(ends[i], 1);
+        start_read(&cbs[i], ends[i][0], &bytes[i], 1, 0);
+    }
+    nap(30);
+    check_file_read_works();
+    CHECK(thread_count() <= 8);
+    for (int i = TERMINALS - 1; i >= 0; i--) {
+        feed(ends[i][1], "x", 1);
+        CHECK_EQ(finish(&cbs[i]), 1);
+    }
+}
+
+DEFECT(thirty_stuck_writes_do_not_hold_up_a_file, "each waiting write keeps one of at most twenty threads")
+{
+    enum { TERMINALS = 30, SIZE = 100000 };
+    static struct aiocb cbs[TERMINALS];
+    static char data[SIZE], got[SIZE];
+    int ends[TERMINALS][2];
+
+    for (int i = 0; i < TERMINALS; i++) {
+        open_terminal(ends[i], 1);
+        start_write(&cbs[i], ends[i][0], data, SIZE, 0);
+    }
+    nap(30);
+    check_file_read_works();
+    for (int i = TERMINALS - 1; i >= 0; i--) {
+        CHECK_EQ(drain(ends[i][1], got, SIZE), SIZE);
+        CHECK_EQ(finish(&cbs[i]), SIZE);
+    }
+}
+
+/* Somebody else reads the same terminal: what was readable may be gone when the library reads. */
+static void *compete(void *argument)
+{
+    int fd = *(int *)argument;
+    char byte;
+
+    while (read(fd, &byte, 1) == 1)
+        continue;
+    return NULL;
+}
+
+CASE(data_that_another_reader_takes_is_waited_for_anew)
+{
+    char byte;
+    struct aiocb cb;
+    int ends[2];
+
+    open_terminal(ends, 1);
+    start_read(&cb, ends[0], &byte, 1, 0);
+    start_thread(compete, &ends[0]);
+    for (int i = 0; i < 500; i++) {
+        feed(ends[1], "d", 1);
+        WAIT_UNTIL(!has_data(ends[0]));
+        if (aio_error(&cb) == 0)
+            start_read(&cb, ends[0], &byte, 1, 0);
+        if (i % 100 == 0)
+            check_file_read_works();
+    }
+}
