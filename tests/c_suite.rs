@@ -23,6 +23,10 @@ macro_rules! programs {
 programs! {
     abi
     chardev
+    exec_exit
+    fork
+    fork_storm
+    handlers
     kernel_aio
     pipe
     socket
