@@ -1,0 +1,92 @@
+//! The whole result: what was compared and where, then the figures; for people or as JSON.
+
+use super::cell::Side;
+use super::figures::{Metric, LATENCY, PROCESSOR};
+use super::job::Failure;
+use super::run::{Plan, Row, Series};
+use super::{chart, machine, table};
+use serde_json::{json, Value};
+use std::io::IsTerminal;
+use std::path::Path;
+
+pub fn print(rows: &[Row], plan: &Plan, directory: &Path) {
+    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    println!("{}", machine::describe(directory));
+    println!(
+        "{} rounds of {} s for each figure; median of the rounds",
+        plan.rounds, plan.seconds
+    );
+    for side in [Side::Libc, Side::Library] {
+        let checked = match side {
+            Side::Libc => "libaio_posix is not in that process",
+            _ => "preloaded",
+        };
+        if let Some(object) = object(rows, side) {
+            println!(
+                "{:7} POSIX AIO calls go to {object}: checked, {checked}",
+                side.name()
+            );
+        }
+    }
+    let calls = if plan.batch {
+        "one call submits all that is ready"
+    } else {
+        "one call submits one request, as in POSIX AIO"
+    };
+    println!("raw     libaio's system calls, called directly, and io_uring: {calls}");
+    println!("{}", table::tables(rows, colour));
+    print!("{}", chart::bars(rows, colour));
+    println!("to libc, to raw: the library against libc, and against the better of libaio and io_uring;");
+    println!("more than 1 is better. noise: from the worst to the best round of the least steady side.");
+    table::reasons(rows)
+        .iter()
+        .for_each(|reason| println!("{reason}"));
+}
+
+/// Where the POSIX calls of a side went.
+fn object(rows: &[Row], side: Side) -> Option<&str> {
+    rows.iter()
+        .flat_map(|row| &row.of(side).samples)
+        .find_map(|sample| sample.object.as_deref())
+}
+
+pub fn json(rows: &[Row], plan: &Plan, directory: &Path) -> String {
+    let cells: Vec<Value> = rows.iter().map(row).collect();
+    let whole = json!({
+        "machine": machine::describe(directory),
+        "rounds": plan.rounds,
+        "seconds": plan.seconds,
+        "batch": plan.batch,
+        "libc": object(rows, Side::Libc),
+        "library": object(rows, Side::Library),
+        "cells": cells,
+    });
+    format!("{whole:#}")
+}
+
+fn row(row: &Row) -> Value {
+    let unit = if row.point.cell.is_rate() {
+        "operations/s"
+    } else {
+        "ns"
+    };
+    let mut value = json!({
+        "cell": row.point.cell.name, "depth": row.point.depth, "unit": unit,
+        "to_libc": row.to_libc(row.main()), "to_raw": row.to_raw(row.main()),
+    });
+    for &side in row.point.cell.sides {
+        value[side.name()] = series(row.of(side), row.main());
+    }
+    value
+}
+
+fn series(series: &Series, main: Metric) -> Value {
+    match &series.failure {
+        Some(Failure::Refused(reason)) => json!({ "refused": reason }),
+        Some(Failure::Failed(reason)) => json!({ "failed": reason }),
+        None => json!({
+            "median": series.median(main), "min": series.least(main), "max": series.most(main),
+            "p99_ns": series.median(LATENCY), "cpu_ns": series.median(PROCESSOR),
+        }),
+    }
+}

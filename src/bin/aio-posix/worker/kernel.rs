@@ -1,0 +1,142 @@
+//! Kernel AIO called directly, in the shape of a program on libaio.
+
+use super::file::Buffers;
+use super::flow::{Kind, Operation, Queue};
+use crate::bench::job::Failure;
+use libc::{c_long, iocb};
+use std::io;
+
+const PREAD: u16 = 0;
+const PWRITE: u16 = 1;
+
+/// What io_getevents gives (linux/aio_abi.h).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct IoEvent {
+    data: u64,
+    obj: u64,
+    res: i64,
+    res2: i64,
+}
+
+pub struct Kernel {
+    context: libc::c_ulong,
+    fd: i32,
+    blocks: Box<[iocb]>,
+    buffers: Buffers,
+    block: usize,
+    events: Vec<IoEvent>,
+    /// Gathered until the next reap, when `batch` is set.
+    pending: Vec<*mut iocb>,
+    batch: bool,
+}
+
+impl Kernel {
+    /// Without `batch`, each request is one io_submit: what fio does unless told otherwise, and what a program on POSIX
+    /// AIO cannot help doing.
+    pub fn new(
+        fd: i32,
+        depth: usize,
+        block: usize,
+        buffers: Buffers,
+        batch: bool,
+    ) -> Result<Kernel, Failure> {
+        let mut context: libc::c_ulong = 0;
+        // SAFETY: io_setup writes the context's number to our variable.
+        if unsafe { libc::syscall(libc::SYS_io_setup, depth as c_long, &mut context) } != 0 {
+            return Err(Failure::Refused(format!(
+                "io_setup: {}",
+                io::Error::last_os_error()
+            )));
+        }
+        // SAFETY: zeros are a valid iocb.
+        let blocks = (0..depth).map(|_| unsafe { std::mem::zeroed() }).collect();
+        let events = vec![IoEvent::default(); depth];
+        Ok(Kernel {
+            context,
+            fd,
+            blocks,
+            buffers,
+            block,
+            events,
+            pending: Vec::with_capacity(depth),
+            batch,
+        })
+    }
+
+    fn submit_pending(&mut self) -> Result<(), String> {
+        let mut first = 0;
+        while first < self.pending.len() {
+            let rest = &mut self.pending[first..];
+            // SAFETY: each pointer is to an iocb of ours, whose buffer stays until it is complete.
+            let taken = unsafe {
+                libc::syscall(
+                    libc::SYS_io_submit,
+                    self.context,
+                    rest.len() as c_long,
+                    rest.as_mut_ptr(),
+                )
+            };
+            if taken <= 0 {
+                return Err(format!("io_submit: {}", io::Error::last_os_error()));
+            }
+            first += taken as usize;
+        }
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+impl Queue for Kernel {
+    fn submit(&mut self, slot: usize, operation: Operation) -> Result<(), String> {
+        let control = &mut self.blocks[slot];
+        control.aio_data = slot as u64;
+        control.aio_lio_opcode = match operation.kind {
+            Kind::Read => PREAD,
+            Kind::Write => PWRITE,
+            Kind::Fsync => return Err("kernel AIO does not order an fsync after writes".to_owned()),
+        };
+        control.aio_fildes = self.fd as u32;
+        control.aio_buf = self.buffers.at(slot) as u64;
+        control.aio_nbytes = self.block as u64;
+        control.aio_offset = operation.offset as i64;
+        self.pending.push(control);
+        if self.batch {
+            return Ok(());
+        }
+        self.submit_pending()
+    }
+
+    fn reap(&mut self, done: &mut Vec<(usize, i64)>) -> Result<(), String> {
+        self.submit_pending()?;
+        loop {
+            // SAFETY: the kernel writes at most as many events as our array has.
+            let count = unsafe {
+                libc::syscall(
+                    libc::SYS_io_getevents,
+                    self.context,
+                    1 as c_long,
+                    self.events.len() as c_long,
+                    self.events.as_mut_ptr(),
+                    std::ptr::null_mut::<libc::timespec>(),
+                )
+            };
+            if count > 0 {
+                let events = &self.events[..count as usize];
+                done.extend(events.iter().map(|event| (event.data as usize, event.res)));
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(format!("io_getevents: {error}"));
+            }
+        }
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        // SAFETY: the context is ours; the call waits for what is still in flight.
+        unsafe { libc::syscall(libc::SYS_io_destroy, self.context) };
+    }
+}
