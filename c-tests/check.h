@@ -218,6 +218,22 @@ CHECK_HELPER int is_filled(const void *memory, size_t size, int byte)
     return 1;
 }
 
+/* The memory that this process occupies, from /proc. */
+CHECK_HELPER long resident_kib(void)
+{
+    char line[256];
+    long kib = -1;
+    FILE *status = fopen("/proc/self/status", "r");
+
+    CHECK(status != NULL);
+    while (fgets(line, sizeof line, status) != NULL)
+        if (sscanf(line, "VmRSS: %ld", &kib) == 1)
+            break;
+    fclose(status);
+    CHECK(kib > 0);
+    return kib;
+}
+
 /* ---- Requests ------------------------------------------------------------------------------------- */
 
 /*

@@ -22,18 +22,25 @@ macro_rules! programs {
 
 programs! {
     abi
+    cancel_basic
     chardev
+    error_return
     exec_exit
     fork
     fork_storm
+    fsync_basic
     handlers
     kernel_aio
+    lio
+    notify
     pipe
     socket
     submit
     suspend
+    three_ways
     transfer
     tty
+    unused
 }
 
 /// libc's defects that are hangs are waited for no longer than this.

@@ -1,0 +1,113 @@
+/*
+ * What the library costs a program: nothing while it is not used, and little afterwards.
+ */
+#include "check.h"
+
+#include <dirent.h>
+
+static int threads(void)
+{
+    DIR *tasks = opendir("/proc/self/task");
+    struct dirent *task;
+    int count = 0;
+
+    CHECK(tasks != NULL);
+    while ((task = readdir(tasks)) != NULL)
+        count += task->d_name[0] != '.';
+    closedir(tasks);
+    return count;
+}
+
+/* The kernel maps the ring of each context under this name. */
+static int contexts(void)
+{
+    char line[PATH_MAX + 128];
+    FILE *maps = fopen("/proc/self/maps", "r");
+    int count = 0;
+
+    CHECK(maps != NULL);
+    while (fgets(line, sizeof line, maps) != NULL)
+        count += strstr(line, "/[aio]") != NULL;
+    fclose(maps);
+    return count;
+}
+
+static int descriptors(void)
+{
+    DIR *files = opendir("/proc/self/fd");
+    struct dirent *file;
+    int count = 0;
+
+    CHECK(files != NULL);
+    while ((file = readdir(files)) != NULL)
+        count += file->d_name[0] != '.';
+    closedir(files);
+    return count;
+}
+
+CASE(loaded_and_unused_it_has_no_thread_and_no_context)
+{
+    sigset_t mask;
+
+    printf("%d thread, %d contexts\n", threads(), contexts());
+    /* No signal handler either, and no signal blocked. */
+    CHECK_EQ(sigprocmask(SIG_SETMASK, NULL, &mask), 0);
+    for (int signo = 1; signo <= SIGRTMAX; signo++) {
+        struct sigaction action;
+
+        if (sigismember(&mask, signo) == 1)
+            FAIL("signal %d is blocked", signo);
+        if (sigaction(signo, NULL, &action) == 0 && action.sa_handler != SIG_DFL)
+            FAIL("signal %d is handled or ignored", signo);
+    }
+}
+
+CASE(what_fails_in_the_call_starts_nothing)
+{
+    struct aiocb cb;
+
+    prepare(&cb, temporary_file(0), &cb, 1, 0);
+    cb.aio_reqprio = 99;
+    CHECK_FAILS(aio_read(&cb), EINVAL);
+    CHECK_FAILS(lio_listio(99, (struct aiocb *[]){ &cb }, 1, NULL), EINVAL);
+    CHECK_FAILS(aio_fsync(0, &cb), EINVAL);
+    CHECK_FAILS(aio_cancel(-1, NULL), EBADF);
+    CHECK_EQ(aio_suspend((const struct aiocb *[]){ NULL }, 1, NULL), 0);
+    printf("%d thread, %d contexts\n", threads(), contexts());
+}
+
+DIFFERS(requests_go_to_one_kernel_context, "libc's implementation has none")
+{
+    unsigned char *block = aligned(4096);
+    int fd = temporary_file(O_DIRECT);
+
+    for (int i = 0; i < 200; i++)
+        CHECK_EQ(write_now(fd, block, 4096, i * 4096), 4096);
+    for (int i = 0; i < 200; i++)
+        CHECK_EQ(read_now(fd, block, 4096, i * 4096), 4096);
+    CHECK_EQ(contexts(), 1);
+}
+
+CASE(a_started_engine_needs_little_memory)
+{
+    enum { DEPTH = 64 };
+    unsigned char *memory = aligned(DEPTH * 4096);
+    static struct aiocb requests[DEPTH];
+    int files[] = { temporary_file(0), temporary_file(O_DIRECT) };
+    int before_descriptors = descriptors();
+    long before = resident_kib();
+
+    before = resident_kib(); /* stdio's own buffers are there now */
+    for (int round = 0; round < 8; round++) {
+        for (int i = 0; i < DEPTH; i++) {
+            prepare(&requests[i], files[round % 2], memory + i * 4096, 4096, i * 4096);
+            CHECK_EQ(round % 4 < 2 ? aio_write(&requests[i]) : aio_read(&requests[i]), 0);
+        }
+        for (int i = 0; i < DEPTH; i++)
+            CHECK_EQ(finish(&requests[i]), 4096);
+    }
+    long grown = resident_kib() - before;
+    if (grown >= 2048)
+        FAIL("a started engine has %ld KiB resident", grown);
+    CHECK_EQ(descriptors(), before_descriptors);
+}
