@@ -22,17 +22,21 @@ macro_rules! programs {
 
 programs! {
     abi
+    cancel
     cancel_basic
     chardev
+    closed_fd
     error_return
     exec_exit
     fork
     fork_storm
+    fsync
     fsync_basic
     handlers
     kernel_aio
     lio
     notify
+    order
     pipe
     socket
     submit

@@ -1,0 +1,254 @@
+/*
+ * A request belongs to the file that its descriptor stood for when it was submitted. When the descriptor is closed, or its
+ * number goes to another file, the request finishes on its own file or ends with ECANCELED, and touches no other.
+ */
+#include "tools/descriptors.h"
+
+enum { BLOCK = 4096, REQUESTS = 600, ROUNDS = 10 };
+
+static struct aiocb cbs[REQUESTS];
+
+#define BY_NUMBER "a queued request is done on whatever its number stands for by then"
+
+/* The request did all that was asked, or nothing; says which. */
+static int was_done(struct aiocb *cb)
+{
+    int error = await(cb);
+    ssize_t result = aio_return(cb);
+
+    if (error == ECANCELED) {
+        CHECK_EQ(result, -1);
+        return 0;
+    }
+    CHECK_EQ(error, 0);
+    CHECK_EQ(result, BLOCK);
+    return 1;
+}
+
+static int file_of(unsigned char byte, int flags)
+{
+    unsigned char *data = aligned(BLOCK * REQUESTS);
+    int fd = temporary_file(flags);
+
+    memset(data, byte, BLOCK * REQUESTS);
+    CHECK_EQ(pwrite(fd, data, BLOCK * REQUESTS, 0), BLOCK * REQUESTS);
+    CHECK_EQ(fsync(fd), 0);
+    free(data);
+    return fd;
+}
+
+/*
+ * Writes to one file, and at full queue puts another file under the number. The other file must keep its bytes; the
+ * first must have exactly those blocks whose requests say so.
+ */
+static void replace_while_writing(int flags)
+{
+    unsigned char *data = aligned(BLOCK), *block = aligned(BLOCK);
+    int other = file_of('b', flags);
+
+    memset(data, 'w', BLOCK);
+    for (int round = 0; round < ROUNDS; round++) {
+        int fd = file_of('a', flags);
+        int keeper = dup(fd);
+
+        CHECK(keeper >= 0);
+        for (int i = 0; i < REQUESTS; i++)
+            start_write(&cbs[i], fd, data, BLOCK, (off_t)i * BLOCK);
+        CHECK_EQ(dup2(other, fd), fd);
+        for (int i = 0; i < REQUESTS; i++) {
+            int is_done = was_done(&cbs[i]);
+
+            CHECK_EQ(pread(keeper, block, BLOCK, (off_t)i * BLOCK), BLOCK);
+            CHECK(is_filled(block, BLOCK, is_done ? 'w' : 'a'));
+        }
+        for (int i = 0; i < REQUESTS; i++) {
+            CHECK_EQ(pread(other, block, BLOCK, (off_t)i * BLOCK), BLOCK);
+            CHECK(is_filled(block, BLOCK, 'b'));
+        }
+        close(fd);
+        close(keeper);
+    }
+}
+
+DEFECT(buffered_writes_never_reach_the_file_that_took_the_number, BY_NUMBER) { replace_while_writing(0); }
+DEFECT(direct_writes_never_reach_the_file_that_took_the_number, BY_NUMBER) { replace_while_writing(O_DIRECT); }
+
+static void replace_while_reading(int flags)
+{
+    unsigned char *buffers = aligned(BLOCK * REQUESTS);
+    int other = file_of('b', flags);
+
+    for (int round = 0; round < ROUNDS; round++) {
+        int fd = file_of('a', flags);
+
+        CHECK_EQ(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+        memset(buffers, 'u', BLOCK * REQUESTS);
+        for (int i = 0; i < REQUESTS; i++)
+            start_read(&cbs[i], fd, buffers + (size_t)i * BLOCK, BLOCK, (off_t)i * BLOCK);
+        CHECK_EQ(dup2(other, fd), fd);
+        for (int i = 0; i < REQUESTS; i++)
+            CHECK(is_filled(buffers + (size_t)i * BLOCK, BLOCK, was_done(&cbs[i]) ? 'a' : 'u'));
+        close(fd);
+    }
+}
+
+DEFECT(buffered_reads_never_see_the_file_that_took_the_number, BY_NUMBER) { replace_while_reading(0); }
+DEFECT(direct_reads_never_see_the_file_that_took_the_number, BY_NUMBER) { replace_while_reading(O_DIRECT); }
+
+/* POSIX: what is not cancelled by close() completes as if the close had not happened. EBADF is neither. */
+static void close_while_writing(int flags)
+{
+    unsigned char *data = aligned(BLOCK);
+
+    for (int round = 0; round < ROUNDS; round++) {
+        int fd = file_of('a', flags);
+
+        for (int i = 0; i < REQUESTS; i++)
+            start_write(&cbs[i], fd, data, BLOCK, (off_t)i * BLOCK);
+        close(fd);
+        for (int i = 0; i < REQUESTS; i++)
+            was_done(&cbs[i]);
+    }
+}
+
+DEFECT(buffered_writes_of_a_closed_descriptor_are_done_or_cancelled, "they end with EBADF") { close_while_writing(0); }
+DEFECT(direct_writes_of_a_closed_descriptor_are_done_or_cancelled, "they end with EBADF")
+{
+    close_while_writing(O_DIRECT);
+}
+
+DEFECT(barrier_of_a_closed_descriptor_ends, "it ends with EBADF")
+{
+    enum { BIG = 64 << 20 };
+    char *data = aligned(BIG);
+    struct aiocb writing, barrier;
+    int fd = temporary_file(0);
+
+    start_write(&writing, fd, data, BIG, 0);
+    prepare(&barrier, fd, NULL, 0, 0);
+    CHECK_EQ(aio_fsync(O_SYNC, &barrier), 0);
+    close(fd);
+    int error = await(&barrier);
+    CHECK(error == 0 || error == ECANCELED);
+    error = await(&writing);
+    CHECK(error == 0 || error == ECANCELED);
+}
+
+/* Another pipe takes the number of one that reads wait for: its data is not theirs. */
+DEFECT(waiting_pipe_reads_never_take_the_data_of_the_pipe_that_took_the_number, BY_NUMBER)
+{
+    enum { READS = 10, SIZE = 100 };
+    static unsigned char buffers[READS][SIZE], got[READS * SIZE];
+
+    CHECK(signal(SIGPIPE, SIG_IGN) != SIG_ERR);
+    for (int round = 0; round < ROUNDS; round++) {
+        int own[2], other[2];
+        unsigned char data[READS * SIZE];
+
+        CHECK_EQ(pipe(own), 0);
+        CHECK_EQ(pipe(other), 0);
+        for (int i = 0; i < READS; i++)
+            start_read(&cbs[i], own[0], buffers[i], SIZE, 0);
+        CHECK_EQ(dup2(other[0], own[0]), own[0]);
+        memset(data, 'b', sizeof data);
+        feed(other[1], data, sizeof data);
+        memset(data, 'a', sizeof data);
+        /* Nobody may be left to read it: no matter. The end of the file must end whatever still waits. */
+        ssize_t written = write(own[1], data, SIZE);
+        CHECK(written == SIZE || (written == -1 && errno == EPIPE));
+        close(own[1]);
+        for (int i = 0; i < READS; i++) {
+            int error = await(&cbs[i]);
+            ssize_t result = aio_return(&cbs[i]);
+
+            if (error != 0)
+                CHECK_EQ(error, ECANCELED);
+            else if (result != 0)
+                CHECK(result == SIZE && is_filled(buffers[i], SIZE, 'a'));
+        }
+        CHECK_EQ(drain(other[0], got, sizeof got), sizeof got);
+        CHECK(is_filled(got, sizeof got, 'b'));
+        close(own[0]);
+        close(other[0]);
+        close(other[1]);
+    }
+}
+
+DEFECT(waiting_pipe_writes_never_reach_the_pipe_that_took_the_number, BY_NUMBER)
+{
+    enum { WRITES = 10, SIZE = 1 << 16 };
+    static unsigned char data[SIZE], got[SIZE * WRITES];
+
+    memset(data, 'a', SIZE);
+    for (int round = 0; round < ROUNDS; round++) {
+        int own[2], other[2];
+
+        CHECK_EQ(pipe(own), 0);
+        CHECK_EQ(pipe(other), 0);
+        for (int i = 0; i < WRITES; i++)
+            start_write(&cbs[i], own[1], data, SIZE, 0);
+        CHECK_EQ(dup2(other[1], own[1]), own[1]);
+        close(other[1]);
+        size_t size = drain(own[0], got, SIZE);
+        CHECK(is_filled(got, size, 'a'));
+        /* Ends every write that still waits on the first pipe. */
+        close(own[0]);
+        for (int i = 0; i < WRITES; i++) {
+            int error = await(&cbs[i]);
+
+            CHECK(error == 0 || error == ECANCELED || error == EPIPE);
+        }
+        CHECK(!has_data(other[0]));
+        close(own[1]);
+        CHECK_EQ(drain(other[0], got, sizeof got), 0);
+        close(other[0]);
+    }
+}
+
+/* One thread changes what the number stands for, again and again, while another reads through it. */
+struct switcher {
+    int fd;
+    int files[2];
+    volatile int is_stopped;
+};
+
+static void *switch_files(void *argument)
+{
+    struct switcher *switcher = argument;
+
+    for (int i = 0; !switcher->is_stopped; i++)
+        CHECK_EQ(dup2(switcher->files[i % 2], switcher->fd), switcher->fd);
+    return NULL;
+}
+
+static void read_while_switching(int flags)
+{
+    enum { SIZE = 4 * BLOCK };
+    struct switcher switcher = { 0, { file_of('a', flags), file_of('b', flags) }, 0 };
+    unsigned char *buffers = aligned(64 * SIZE);
+
+    switcher.fd = dup(switcher.files[0]);
+    CHECK(switcher.fd >= 0);
+    pthread_t thread = start_thread(switch_files, &switcher);
+    for (int round = 0; round < 100; round++) {
+        for (int i = 0; i < 64; i++)
+            start_read(&cbs[i], switcher.fd, buffers + (size_t)i * SIZE, SIZE, (off_t)i * SIZE);
+        for (int i = 0; i < 64; i++) {
+            unsigned char *buffer = buffers + (size_t)i * SIZE;
+            int error = await(&cbs[i]);
+
+            if (error == ECANCELED)
+                continue;
+            CHECK_EQ(error, 0);
+            CHECK_EQ(aio_return(&cbs[i]), SIZE);
+            /* One file or the other, never some of both. */
+            CHECK(buffer[0] == 'a' || buffer[0] == 'b');
+            CHECK(is_filled(buffer, SIZE, buffer[0]));
+        }
+    }
+    switcher.is_stopped = 1;
+    join_thread(thread);
+}
+
+CASE(buffered_read_is_from_one_file_while_its_number_changes_hands) { read_while_switching(0); }
+CASE(direct_read_is_from_one_file_while_its_number_changes_hands) { read_while_switching(O_DIRECT); }
