@@ -24,6 +24,7 @@ programs! {
     abi
     cancel
     cancel_basic
+    cancellation
     chardev
     closed_fd
     error_return
@@ -41,6 +42,7 @@ programs! {
     socket
     submit
     suspend
+    sweep
     three_ways
     transfer
     tty
