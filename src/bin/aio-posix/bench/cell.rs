@@ -119,6 +119,11 @@ impl Cell {
         matches!(self.work, Work::Flow(_) | Work::PingPong)
     }
 
+    /// Does it mean anything to do this at another depth than its own?
+    pub fn has_depth(&self) -> bool {
+        matches!(self.work, Work::Flow(_) | Work::Burst)
+    }
+
     pub fn needs_direct(&self) -> bool {
         match self.work {
             Work::Flow(flow) => flow.way == Way::Direct,
@@ -254,7 +259,7 @@ pub static CELLS: &[Cell] = &[
     ),
     flow(
         "write-fsync",
-        "write, fsync each 16",
+        "write and fsync",
         Flow {
             fsync_every: Some(16),
             ..BUFFERED
@@ -303,7 +308,7 @@ pub static CELLS: &[Cell] = &[
     ),
     other(
         "submit-extend",
-        "extending direct 64 MiB",
+        "extending 64 MiB",
         Work::LongestSubmission(Large::ExtendingDirectWrite),
         &[1],
         EVERY,
@@ -315,11 +320,5 @@ pub static CELLS: &[Cell] = &[
         &[1],
         NO_LIBAIO,
     ),
-    other(
-        "burst",
-        "direct reads at once",
-        Work::Burst,
-        &[1_000, 20_000],
-        EVERY,
-    ),
+    other("burst", "reads at once", Work::Burst, &[1_000, 20_000], EVERY),
 ];

@@ -124,7 +124,7 @@ impl Row {
 
 /// What cell and depth are called in tables.
 pub fn title(cell: &Cell, depth: u32) -> String {
-    if cell.depths.len() > 1 || cell.is_rate() && cell.name != "socket" {
+    if cell.has_depth() {
         format!("{}, {depth}", cell.title)
     } else {
         cell.title.to_owned()
@@ -149,7 +149,7 @@ pub fn duration(nanoseconds: f64) -> String {
         value if value >= 999.5 => (value / 1e3, "us"),
         value => (value, "ns"),
     };
-    format!("{} {unit}", digits(scaled))
+    format!("{}{unit}", digits(scaled))
 }
 
 pub fn times(ratio: f64) -> String {
@@ -187,8 +187,8 @@ mod tests {
     fn numbers_keep_three_digits() {
         assert_eq!(short(66_432.0), "66.4k");
         assert_eq!(short(999_700.0), "1.00M");
-        assert_eq!(duration(1_234.0), "1.23 us");
-        assert_eq!(duration(999_600.0), "1.00 ms");
+        assert_eq!(duration(1_234.0), "1.23us");
+        assert_eq!(duration(999_600.0), "1.00ms");
         assert_eq!(times(0.987), "0.99x");
         assert_eq!(times(12.34), "12.3x");
     }

@@ -70,6 +70,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 pub fn run(options: &Options) -> Result<ExitCode, String> {
     if options.list {
+        output::end_with_reader();
         CELLS
             .iter()
             .for_each(|cell| println!("{:18} {:22} depth {:?}", cell.name, cell.title, cell.depths));
@@ -97,6 +98,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     if let Some(drawing) = svg {
         drawing.draw(&rows)?;
     }
+    output::end_with_reader();
     if options.json {
         println!("{}", output::json(&rows, &plan, &options.path));
     } else {
@@ -135,7 +137,7 @@ fn points(options: &Options) -> Result<Vec<Point>, String> {
     for cell in CELLS.iter().filter(chosen) {
         let own = if short { cell.short } else { cell.depths };
         // The short run keeps to its cells, whatever the depth.
-        let depths = if options.depth.is_empty() || own.is_empty() {
+        let depths = if options.depth.is_empty() || own.is_empty() || !cell.has_depth() {
             own
         } else {
             &options.depth

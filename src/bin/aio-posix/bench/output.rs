@@ -13,34 +13,41 @@ pub fn print(rows: &[Row], plan: &Plan, directory: &Path) {
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     println!("{}", machine::describe(directory));
     println!(
-        "{} rounds of {} s for each figure; median of the rounds",
-        plan.rounds, plan.seconds
+        "Each figure: the median of {} of {} s",
+        rounds(plan.rounds),
+        plan.seconds
     );
-    for side in [Side::Libc, Side::Library] {
-        let checked = match side {
-            Side::Libc => "libaio_posix is not in that process",
-            _ => "preloaded",
-        };
-        if let Some(object) = object(rows, side) {
-            println!(
-                "{:7} POSIX AIO calls go to {object}: checked, {checked}",
-                side.name()
-            );
-        }
+    if let Some(object) = object(rows, Side::Libc) {
+        println!("libc     checked: POSIX AIO is that of {object}; libaio_posix is not there");
     }
+    if let Some(object) = object(rows, Side::Library) {
+        println!("library  checked: POSIX AIO is that of {object}");
+    }
+    println!("libaio   its system calls, called directly; io_uring: the io-uring crate");
     let calls = if plan.batch {
-        "one call submits all that is ready"
+        "all that is ready"
     } else {
-        "one call submits one request, as in POSIX AIO"
+        "one request, as POSIX AIO does"
     };
-    println!("raw     libaio's system calls, called directly, and io_uring: {calls}");
+    println!("         one call of these two submits {calls}");
     println!("{}", table::tables(rows, colour));
     print!("{}", chart::bars(rows, colour));
-    println!("to libc, to raw: the library against libc, and against the better of libaio and io_uring;");
-    println!("more than 1 is better. noise: from the worst to the best round of the least steady side.");
+    println!("x libc, x raw: how many times as good as libc, and as the better of libaio and");
+    println!("io_uring, the library is. noise: from the worst to the best round, of the least");
+    println!("steady side.");
     table::reasons(rows)
         .iter()
         .for_each(|reason| println!("{reason}"));
+}
+
+fn rounds(count: u32) -> String {
+    format!("{count} round{}", if count == 1 { "" } else { "s" })
+}
+
+/// A reader that has seen enough, such as `head`, ends us without a word.
+pub fn end_with_reader() {
+    // SAFETY: restores a default action; no handler is involved.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
 /// Where the POSIX calls of a side went.

@@ -8,7 +8,9 @@ use super::run::Row;
 use plotters::prelude::*;
 use std::path::{Path, PathBuf};
 
-const PANEL: (u32, u32) = (640, 360);
+const PANEL: (u32, u32) = (640, 300);
+/// Width at the right of a panel for the names of the lines.
+const LEGEND: u32 = 100;
 
 /// Where the drawing goes.
 pub struct Drawing(PathBuf);
@@ -78,7 +80,8 @@ fn panel_of(area: &Area<'_>, family: &[Row]) -> Result<(), Box<dyn std::error::E
             ("sans-serif", 18),
         )
         .margin(12)
-        .x_label_area_size(36)
+        .margin_right(LEGEND)
+        .x_label_area_size(44)
         .y_label_area_size(56)
         .build_cartesian_2d(-0.1..last + 0.1, 0.0..top * 1.08)?;
     // Depths grow by factors: each has its place, evenly spaced.
@@ -95,7 +98,9 @@ fn panel_of(area: &Area<'_>, family: &[Row]) -> Result<(), Box<dyn std::error::E
         .x_labels(family.len() * 2 + 1)
         .x_label_formatter(&depth)
         .y_label_formatter(&|value| short(*value))
+        .disable_x_mesh()
         .light_line_style(TRANSPARENT)
+        .bold_line_style(BLACK.mix(0.15))
         .draw()?;
     for side in Side::ALL {
         let line: Vec<(f64, f64)> = family
@@ -107,20 +112,32 @@ fn panel_of(area: &Area<'_>, family: &[Row]) -> Result<(), Box<dyn std::error::E
             continue;
         }
         let style = paint(side).stroke_width(if side == Side::Library { 3 } else { 2 });
-        chart
-            .draw_series(LineSeries::new(line.clone(), style))?
-            .label(side.name())
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        chart.draw_series(LineSeries::new(line.clone(), style))?;
         chart.draw_series(
             line.into_iter()
                 .map(|place| Circle::new(place, 3, paint(side).filled())),
         )?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
+    legend(area, family)
+}
+
+/// The sides' names, right of the curves.
+fn legend(area: &Area<'_>, family: &[Row]) -> Result<(), Box<dyn std::error::Error>> {
+    let shown = Side::ALL
+        .into_iter()
+        .filter(|&side| family.iter().any(|row| row.value(side, RATE).is_some()));
+    let left = (PANEL.0 - LEGEND) as i32 + 8;
+    for (place, side) in shown.enumerate() {
+        let height = 60 + 22 * place as i32;
+        area.draw(&PathElement::new(
+            [(left, height), (left + 18, height)],
+            paint(side).stroke_width(3),
+        ))?;
+        area.draw(&Text::new(
+            side.name(),
+            (left + 24, height - 6),
+            ("sans-serif", 14),
+        ))?;
+    }
     Ok(())
 }

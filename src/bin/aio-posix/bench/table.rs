@@ -7,43 +7,76 @@ use super::run::Row;
 use comfy_table::{presets, Attribute, Cell, CellAlignment, Color, Table, TableComponent};
 use std::collections::BTreeMap;
 
+/// What a table shows, and what its last column says of the rounds behind a median.
+struct Look {
+    heading: &'static str,
+    metric: Metric,
+    write: fn(f64) -> String,
+    last: &'static str,
+    last_of: fn(&Row, Metric) -> Option<String>,
+}
+
+const LOOKS: [Look; 3] = [
+    Look {
+        heading: "Operations a second",
+        metric: RATE,
+        write: short,
+        last: "noise",
+        last_of: noise,
+    },
+    Look {
+        heading: "Latency that 99 % of requests stay below",
+        metric: LATENCY,
+        write: duration,
+        last: "noise",
+        last_of: noise,
+    },
+    Look {
+        heading: "Processor time of the process for an operation",
+        metric: PROCESSOR,
+        write: duration,
+        last: "noise",
+        last_of: noise,
+    },
+];
+
+const CALLS: Look = Look {
+    heading: "Time in a submitting call: the longest of five; of many at once, the mean",
+    metric: CALL,
+    write: duration,
+    last: "at most",
+    // Such a call must never be long, so the library's worst round counts.
+    last_of: |row, metric| row.of(Side::Library).most(metric).map(duration),
+};
+
+fn noise(row: &Row, metric: Metric) -> Option<String> {
+    row.noise(metric).map(percent)
+}
+
 /// All tables that have rows, one after the other.
 pub fn tables(rows: &[Row], colour: bool) -> String {
     let (rates, calls): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.point.cell.is_rate());
     let mut text = String::new();
     if !rates.is_empty() {
-        text += &table("Operations a second", &rates, RATE, short, colour);
-        text += &table(
-            "Latency that 99 % of requests stay below",
-            &rates,
-            LATENCY,
-            duration,
-            colour,
-        );
-        text += &table(
-            "Processor time of the process for an operation",
-            &rates,
-            PROCESSOR,
-            duration,
-            colour,
-        );
+        LOOKS.iter().for_each(|look| text += &table(look, &rates, colour));
     }
     if !calls.is_empty() {
-        text += &table(
-            "Time in a submitting call: longest of five; of many, the mean",
-            &calls,
-            CALL,
-            duration,
-            colour,
-        );
+        text += &table(&CALLS, &calls, colour);
     }
     text
 }
 
-fn table(heading: &str, rows: &[&Row], metric: Metric, write: fn(f64) -> String, colour: bool) -> String {
+fn table(look: &Look, rows: &[&Row], colour: bool) -> String {
+    let &Look {
+        heading,
+        metric,
+        write,
+        last,
+        last_of,
+    } = look;
     let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
     table
-        .load_preset(presets::UTF8_HORIZONTAL_ONLY)
         .remove_style(TableComponent::HorizontalLines)
         .remove_style(TableComponent::MiddleIntersections);
     table.set_header([
@@ -54,15 +87,20 @@ fn table(heading: &str, rows: &[&Row], metric: Metric, write: fn(f64) -> String,
         "io_uring",
         "to libc",
         "to raw",
-        "noise",
+        last,
     ]);
+    if colour {
+        table.enforce_styling();
+    }
     for (index, column) in table.column_iter_mut().enumerate() {
         let alignment = if index == 0 {
             CellAlignment::Left
         } else {
             CellAlignment::Right
         };
-        column.set_padding((0, 1)).set_cell_alignment(alignment);
+        column
+            .set_padding((0, u16::from(index < 7)))
+            .set_cell_alignment(alignment);
     }
     for row in rows {
         let mut cells = vec![Cell::new(title(row.point.cell, row.point.depth))];
@@ -85,7 +123,7 @@ fn table(heading: &str, rows: &[&Row], metric: Metric, write: fn(f64) -> String,
                 _ => cell,
             });
         }
-        cells.push(Cell::new(row.noise(metric).map_or(String::new(), percent)));
+        cells.push(Cell::new(last_of(row, metric).unwrap_or_default()));
         table.add_row(cells);
     }
     format!("\n{heading}\n{table}\n")

@@ -8,6 +8,7 @@ use crate::bench::cell::Flow;
 use crate::bench::job::{Failure, Job, Sample};
 use libc::aiocb;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -35,7 +36,8 @@ pub fn measure(job: &Job, flow: Flow) -> Result<Sample, Failure> {
     let size = extent(job, flow);
     let target = Target::open(&job.file, size, flow.way, false)?;
     let depth = job.depth as usize;
-    let buffers = Buffers::new(depth, flow.block)?;
+    // A callback that comes too late may still use a buffer.
+    let buffers = ManuallyDrop::new(Buffers::new(depth, flow.block)?);
     let shared: &'static Shared = Box::leak(Box::new(Shared {
         active: AtomicUsize::new(depth),
         error: Mutex::new(None),

@@ -106,11 +106,11 @@ impl Drop for Target {
     }
 }
 
-/// Page-aligned memory for a number of requests; given back when the process ends, when nothing can be in flight.
-#[derive(Clone, Copy)]
+/// Page-aligned memory for a number of requests. Whoever drops it makes sure that none of them is in flight.
 pub struct Buffers {
     base: *mut u8,
     block: usize,
+    length: usize,
 }
 
 impl Buffers {
@@ -134,11 +134,19 @@ impl Buffers {
         Ok(Buffers {
             base: base.cast(),
             block,
+            length: count * block,
         })
     }
 
     pub fn at(&self, slot: usize) -> *mut u8 {
         // SAFETY: slots are below the count that the mapping was made for.
         unsafe { self.base.add(slot * self.block) }
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no request uses it any more.
+        unsafe { libc::munmap(self.base.cast(), self.length) };
     }
 }

@@ -96,6 +96,15 @@ pub trait Queue {
     fn reap(&mut self, done: &mut Vec<(usize, i64)>) -> Result<(), String>;
 }
 
+/// Works with a queue. Where that fails, requests may be in flight, so the memory that they use stays.
+pub fn with<Q: Queue, T>(mut queue: Q, work: impl FnOnce(&mut Q) -> Result<T, String>) -> Result<T, String> {
+    let outcome = work(&mut queue);
+    if outcome.is_err() {
+        std::mem::forget(queue);
+    }
+    outcome
+}
+
 /// Keeps `depth` requests in flight until the measurement ends, and then waits for the last of them.
 pub fn drive<Q: Queue>(
     queue: &mut Q,

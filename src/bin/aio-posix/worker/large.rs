@@ -1,7 +1,7 @@
 //! How long a submitting call takes when the work behind it is large or cannot begin: the longest of a few.
 
 use super::file::{Buffers, Target};
-use super::flow::{Kind, Operation, Queue};
+use super::flow::{check, with, Kind, Operation, Queue};
 use super::measure::now;
 use super::{kernel, posix, uring};
 use crate::bench::cell::{Large, Learn, Side, Way};
@@ -91,22 +91,25 @@ fn submission(job: &Job, kind: Large, place: Place) -> Result<u64, Failure> {
     }
 }
 
-fn timed<Q: Queue>(mut queue: Q, kind: Large, place: Place, size: usize) -> Result<u64, Failure> {
+fn timed<Q: Queue>(queue: Q, kind: Large, place: Place, size: usize) -> Result<u64, Failure> {
     let writes = matches!(kind, Large::BufferedWrite | Large::ExtendingDirectWrite);
     let kind = if writes { Kind::Write } else { Kind::Read };
-    let start = now();
-    queue.submit(0, Operation { kind, offset: 0 })?;
-    let took = now() - start;
-    if let Place::Pipe(_, writer) = &place {
-        (&*writer)
-            .write_all(b"x")
-            .map_err(|error| format!("writing to the pipe: {error}"))?;
-    }
-    let mut done = Vec::new();
-    while done.is_empty() {
-        queue.reap(&mut done)?;
-    }
-    // A single large request may be cut short by the kernel's own limits, but it must not fail.
-    super::flow::check(kind, done[0].1, size as i64)?;
+    let took = with(queue, |queue| {
+        let start = now();
+        queue.submit(0, Operation { kind, offset: 0 })?;
+        let took = now() - start;
+        if let Place::Pipe(_, writer) = &place {
+            let mut writer: &File = writer;
+            writer
+                .write_all(b"x")
+                .map_err(|error| format!("writing to the pipe: {error}"))?;
+        }
+        let mut done = Vec::new();
+        while done.is_empty() {
+            queue.reap(&mut done)?;
+        }
+        check(kind, done[0].1, size as i64)?;
+        Ok(took)
+    })?;
     Ok(took)
 }

@@ -1,7 +1,7 @@
 //! Very many requests submitted before the first is reaped: what one submission costs.
 
 use super::file::{Buffers, Target};
-use super::flow::{check, Kind, Queue, Sequence};
+use super::flow::{check, with, Kind, Queue, Sequence};
 use super::kernel::Kernel;
 use super::measure::now;
 use super::uring::Uring;
@@ -62,8 +62,8 @@ fn posix(target: &Target, sequence: &mut Sequence, count: usize) -> Result<u64, 
         // SAFETY: the control block stays until it is reaped below, its buffer until the process ends.
         if unsafe { libc::aio_read(control) } != 0 {
             let error = io::Error::last_os_error();
-            // Those in flight still use the control blocks.
-            std::mem::forget(blocks);
+            // Those in flight still use their memory.
+            std::mem::forget((blocks, buffers));
             return Err(Failure::Failed(format!("aio_read: {error}")));
         }
     }
@@ -85,17 +85,20 @@ fn posix(target: &Target, sequence: &mut Sequence, count: usize) -> Result<u64, 
     Ok(took)
 }
 
-fn queue<Q: Queue>(mut queue: Q, sequence: &mut Sequence, count: usize) -> Result<u64, Failure> {
-    let start = now();
-    for slot in 0..count {
-        queue.submit(slot, sequence.next())?;
-    }
-    let took = now() - start;
-    let mut done = Vec::with_capacity(count);
-    while done.len() < count {
-        queue.reap(&mut done)?;
-    }
-    done.iter()
-        .try_for_each(|&(_, result)| check(Kind::Read, result, BLOCK as i64))?;
+fn queue<Q: Queue>(queue: Q, sequence: &mut Sequence, count: usize) -> Result<u64, Failure> {
+    let took = with(queue, |queue| {
+        let start = now();
+        for slot in 0..count {
+            queue.submit(slot, sequence.next())?;
+        }
+        let took = now() - start;
+        let mut done = Vec::with_capacity(count);
+        while done.len() < count {
+            queue.reap(&mut done)?;
+        }
+        done.iter()
+            .try_for_each(|&(_, result)| check(Kind::Read, result, BLOCK as i64))?;
+        Ok(took)
+    })?;
     Ok(took)
 }

@@ -87,22 +87,27 @@ fn measure_flow(job: &Job, flow: Flow) -> Result<Sample, Failure> {
 }
 
 fn work(job: &Job, flow: Flow, mut sequence: Sequence, target: &file::Target) -> Result<Tally, Failure> {
-    let mut tally = Tally::new(is_fast(flow));
     let (fd, depth, block) = (target.fd(), job.depth as usize, flow.block);
+    let buffers = || file::Buffers::new(depth, block);
+    let mut tally = Tally::new(is_fast(flow));
     match job.side {
         Side::Libc | Side::Library => {
-            let mut queue = posix::Posix::new(fd, depth, block, flow.learn)?;
-            flow::drive(&mut queue, depth, &mut sequence, &mut tally, target)?;
+            let queue = posix::Posix::new(fd, depth, block, flow.learn)?;
+            flow::with(queue, |queue| {
+                flow::drive(queue, depth, &mut sequence, &mut tally, target)
+            })?;
         }
         Side::Libaio => {
-            let mut queue =
-                kernel::Kernel::new(fd, depth, block, file::Buffers::new(depth, block)?, job.batch)?;
-            flow::drive(&mut queue, depth, &mut sequence, &mut tally, target)?;
+            let queue = kernel::Kernel::new(fd, depth, block, buffers()?, job.batch)?;
+            flow::with(queue, |queue| {
+                flow::drive(queue, depth, &mut sequence, &mut tally, target)
+            })?;
         }
         Side::Uring => {
-            let mut queue =
-                uring::Uring::new(fd, depth, block, file::Buffers::new(depth, block)?, job.batch)?;
-            flow::drive(&mut queue, depth, &mut sequence, &mut tally, target)?;
+            let queue = uring::Uring::new(fd, depth, block, buffers()?, job.batch)?;
+            flow::with(queue, |queue| {
+                flow::drive(queue, depth, &mut sequence, &mut tally, target)
+            })?;
         }
     }
     Ok(tally)

@@ -1,7 +1,7 @@
 //! Two threads hand a message to and fro over a socket pair, each through asynchronous calls.
 
 use super::file::Buffers;
-use super::flow::{check, Kind, Operation, Queue};
+use super::flow::{check, with, Kind, Operation, Queue};
 use super::measure::{conduct, stop, stopping, Tally};
 use super::{posix, summary, uring};
 use crate::bench::cell::{Learn, Side};
@@ -44,19 +44,20 @@ fn with_queue(
     fd: RawFd,
     work: impl FnOnce(&mut dyn Queue) -> Result<Tally, String>,
 ) -> Result<Tally, Failure> {
-    match job.side {
-        Side::Libc | Side::Library => Ok(work(&mut posix::Posix::new(fd, 1, MESSAGE, Learn::Suspend)?)?),
-        Side::Uring => Ok(work(&mut uring::Uring::new(
-            fd,
-            1,
-            MESSAGE,
-            Buffers::new(1, MESSAGE)?,
-            job.batch,
-        )?)?),
-        Side::Libaio => Err(Failure::Refused(
-            "io_submit of a socket read waits for the data".to_owned(),
-        )),
-    }
+    Ok(match job.side {
+        Side::Libc | Side::Library => with(posix::Posix::new(fd, 1, MESSAGE, Learn::Suspend)?, |queue| {
+            work(queue)
+        })?,
+        Side::Uring => {
+            let queue = uring::Uring::new(fd, 1, MESSAGE, Buffers::new(1, MESSAGE)?, job.batch)?;
+            with(queue, |queue| work(queue))?
+        }
+        Side::Libaio => {
+            return Err(Failure::Refused(
+                "io_submit of a socket read waits for the data".to_owned(),
+            ));
+        }
+    })
 }
 
 fn transfer(queue: &mut dyn Queue, kind: Kind) -> Result<i64, String> {
