@@ -100,7 +100,7 @@ fn panel_of(area: &Area<'_>, family: &[Row]) -> Result<(), Box<dyn std::error::E
         .y_label_formatter(&|value| short(*value))
         .disable_x_mesh()
         .light_line_style(TRANSPARENT)
-        .bold_line_style(BLACK.mix(0.15))
+        .bold_line_style(RGBColor(0xDD, 0xDD, 0xDD))
         .draw()?;
     for side in Side::ALL {
         let line: Vec<(f64, f64)> = family
@@ -112,7 +112,8 @@ fn panel_of(area: &Area<'_>, family: &[Row]) -> Result<(), Box<dyn std::error::E
             continue;
         }
         let style = paint(side).stroke_width(if side == Side::Library { 3 } else { 2 });
-        chart.draw_series(LineSeries::new(line.clone(), style))?;
+        // Segments: some viewers fill a longer line with black.
+        chart.draw_series(line.windows(2).map(|pair| PathElement::new(pair.to_vec(), style)))?;
         chart.draw_series(
             line.into_iter()
                 .map(|place| Circle::new(place, 3, paint(side).filled())),
