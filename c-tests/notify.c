@@ -187,6 +187,24 @@ DEFECT(a_full_signal_queue_loses_nothing, "libc's turns the good result into an 
         CHECK_EQ(aio_error(&requests[i]), 0);
 }
 
+/* POSIX forbids a program to do so; some do, when they prepare the aiocb of a request that they take for ended. */
+DIFFERS(a_sigevent_that_changes_after_submission_has_no_effect, "libc reads the aiocb again at completion")
+{
+    struct aiocb cb;
+    char byte = 0;
+    int ends[2];
+
+    block_signal(SIGRTMIN);
+    block_signal(SIGRTMIN + 1);
+    pending_read(&cb, ends, &byte, 1);
+    cb.aio_sigevent = signal_event(SIGRTMIN, NULL);
+    CHECK_EQ(aio_read(&cb), 0);
+    cb.aio_sigevent = signal_event(SIGRTMIN + 1, NULL);
+    CHECK_EQ(write(ends[1], "b", 1), 1);
+    CHECK(take_signal(SIGRTMIN, NULL, 5000));
+    CHECK(!take_signal(SIGRTMIN + 1, NULL, 30));
+}
+
 /* ---- SIGEV_THREAD_ID ---- */
 
 #ifndef SIGEV_THREAD_ID

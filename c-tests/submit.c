@@ -182,6 +182,7 @@ DEFECT(a_signal_number_out_of_range_is_refused, "a signal that cannot be sent tu
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         with_signal(&cb, fd, numbers[i]);
         CHECK_FAILS(aio_write(&cb), EINVAL);
+        CHECK_FAILS(aio_read(&cb), EINVAL);
     }
     nap(20);
     CHECK_EQ(fstat(fd, &status), 0);

@@ -42,6 +42,7 @@ programs! {
     socket
     submit
     suspend
+    syscalls
     sweep
     three_ways
     transfer
