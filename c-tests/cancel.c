@@ -334,6 +334,33 @@ CASE(cancelled_request_wakes_who_waits_for_it)
     CHECK_EQ(finish(&first), 1);
 }
 
+/* Thirty idle pipes keep all of libc's threads, so that nothing of the next descriptor has started. */
+DEFECT(cancelled_first_of_a_queue_lets_the_others_run, "those behind a first that has not started are forgotten")
+{
+    enum { PIPES = 30 };
+    static struct aiocb idle[PIPES], cbs[3];
+    static char bytes[PIPES];
+    char data[3] = "";
+    int ends[PIPES][2], fd = temporary_file(0);
+
+    CHECK_EQ(pwrite(fd, "abc", 3, 0), 3);
+    for (int i = 0; i < PIPES; i++) {
+        pending_read(&idle[i], ends[i], &bytes[i], 1);
+        CHECK_EQ(aio_read(&idle[i]), 0);
+    }
+    for (int i = 0; i < 3; i++)
+        start_read(&cbs[i], fd, &data[i], 1, i);
+    int answer = aio_cancel(fd, &cbs[0]);
+    for (int i = 0; i < PIPES; i++) {
+        feed(ends[i][1], "x", 1);
+        CHECK_EQ(finish(&idle[i]), 1);
+    }
+    CHECK_EQ(await(&cbs[0]), answer == AIO_CANCELED ? ECANCELED : 0);
+    CHECK_EQ(finish(&cbs[1]), 1);
+    CHECK_EQ(finish(&cbs[2]), 1);
+    CHECK_EQ(memcmp(data + 1, "bc", 2), 0);
+}
+
 static void *wait_for_list(void *argument)
 {
     struct aiocb **list = argument;

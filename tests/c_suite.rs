@@ -24,11 +24,13 @@ programs! {
     abi
     cancel
     cancel_basic
+    cancel_race
     cancellation
     chardev
     closed_fd
     error_return
     exec_exit
+    filesystems
     fork
     fork_storm
     fsync
@@ -36,14 +38,17 @@ programs! {
     handlers
     kernel_aio
     lio
+    never_blocks
     notify
     order
+    overflow
     pipe
+    reqprio
     socket
     submit
     suspend
-    syscalls
     sweep
+    syscalls
     three_ways
     transfer
     tty
