@@ -494,6 +494,33 @@ DEFECT(a_thread_limit_delays_the_callback, "libc's forgets the callback")
     WAIT_UNTIL(callbacks == MANY);
 }
 
+/*
+ * The threads of the program take no signals for now: whoever asked for a callback shall not wait for that. (A callback
+ * itself takes them: its mask is empty.)
+ */
+CASE(a_full_signal_queue_holds_back_no_callback)
+{
+    enum { MANY = 100 };
+    static struct aiocb requests[MANY];
+    struct rlimit limit;
+    int fd = temporary_file(0);
+
+    on_signal(SIGRTMIN, note_thread, 0);
+    block_signal(SIGRTMIN);
+    CHECK_EQ(getrlimit(RLIMIT_SIGPENDING, &limit), 0);
+    limit.rlim_cur = 10;
+    CHECK_EQ(setrlimit(RLIMIT_SIGPENDING, &limit), 0);
+    for (int i = 0; i < MANY; i++) {
+        prepare(&requests[i], fd, "f", 1, i);
+        if (i < MANY / 2)
+            requests[i].aio_sigevent = signal_event(SIGRTMIN, NULL);
+        else
+            with_callback(&requests[i], come_and_go, NULL);
+        CHECK_EQ(aio_write(&requests[i]), 0);
+    }
+    WAIT_UNTIL(callbacks == MANY - MANY / 2);
+}
+
 /* ---- The implementation's own threads ---- */
 
 static unsigned long long blocked_signals(const char *task)
