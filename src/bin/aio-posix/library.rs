@@ -1,5 +1,6 @@
 //! Where the library is, seen from the command.
 
+use crate::words::plain;
 use std::path::{Path, PathBuf};
 
 /// The names it goes by: as built, and as installed without the development files.
@@ -10,7 +11,7 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf, String> {
     if let Some(path) = named {
         return path
             .canonicalize()
-            .map_err(|error| format!("the library {} cannot be used: {error}", path.display()));
+            .map_err(|error| format!("the library {} cannot be used: {}", path.display(), plain(&error)));
     }
     let executable =
         std::env::current_exe().map_err(|error| format!("this command's own path is unknown: {error}"))?;

@@ -6,6 +6,7 @@
 
 mod bench;
 mod library;
+mod words;
 mod worker;
 
 use clap::{Parser, Subcommand};

@@ -1,6 +1,7 @@
 //! The files that the benchmark works on. None has a name: whatever ends the command, nothing stays behind.
 
 use super::cell::{Cell, Large, Work};
+use crate::words::plain;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -20,8 +21,8 @@ pub struct Files {
 }
 
 impl Files {
-    /// Makes the files that the cells need; `wrote` is called as bytes are written.
-    pub fn prepare(directory: &Path, cells: &[&Cell], wrote: &mut dyn FnMut(u64)) -> Result<Files, String> {
+    /// Makes the files that the cells need; `wrote` is called now and then while they are written.
+    pub fn prepare(directory: &Path, cells: &[&Cell], wrote: &mut dyn FnMut()) -> Result<Files, String> {
         let place = directory.display();
         let create = || {
             tempfile::tempfile_in(directory)
@@ -83,7 +84,7 @@ fn check_direct(file: &File, directory: &Path) -> Result<(), String> {
     })
 }
 
-fn tmpfs(wrote: &mut dyn FnMut(u64)) -> Result<Option<File>, String> {
+fn tmpfs(wrote: &mut dyn FnMut()) -> Result<Option<File>, String> {
     let Ok(file) = tempfile::tempfile_in(TMPFS) else {
         return Ok(None);
     };
@@ -96,7 +97,7 @@ fn tmpfs(wrote: &mut dyn FnMut(u64)) -> Result<Option<File>, String> {
 }
 
 /// Allocates and writes a file, so that later writes are overwrites.
-fn fill(mut file: &File, size: u64, wrote: &mut dyn FnMut(u64)) -> io::Result<()> {
+fn fill(mut file: &File, size: u64, wrote: &mut dyn FnMut()) -> io::Result<()> {
     let mut chunk = vec![0u8; 1 << 20];
     let mut state = 0x2545_F491_4F6C_DD1D_u64;
     for word in chunk.chunks_exact_mut(8) {
@@ -108,13 +109,7 @@ fn fill(mut file: &File, size: u64, wrote: &mut dyn FnMut(u64)) -> io::Result<()
     }
     for _ in 0..size / chunk.len() as u64 {
         file.write_all(&chunk)?;
-        wrote(chunk.len() as u64);
+        wrote();
     }
     file.sync_all()
-}
-
-/// The error in words, without its number.
-pub fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }

@@ -97,3 +97,37 @@ pub fn outcome_from_line(line: &str) -> Option<Result<Sample, Failure>> {
         object: value["object"].as_str().map(str::to_owned),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_arrives_as_it_was_sent() {
+        let cell = Cell::find("cold-read").expect("a cell of the table");
+        let job = Job {
+            side: Side::Uring,
+            cell,
+            depth: 17,
+            seconds: 0.25,
+            file: "/proc/1/fd/3".to_owned(),
+            size: 1 << 28,
+            batch: true,
+            library: "/a \"b\".so".to_owned(),
+        };
+        let line = job.to_line();
+        assert!(!line.contains('\n'));
+        assert_eq!(Job::from_line(&line).map(|arrived| arrived.to_line()), Some(line));
+        assert!(Job::from_line("{}").is_none());
+    }
+
+    #[test]
+    fn a_failure_is_not_taken_for_a_result() {
+        let line = outcome_to_line(&Err(Failure::Refused("no\nway".to_owned())));
+        assert!(!line.contains('\n'));
+        assert!(
+            matches!(outcome_from_line(&line), Some(Err(Failure::Refused(reason))) if reason == "no\nway")
+        );
+        assert!(outcome_from_line("warning").is_none());
+    }
+}

@@ -7,15 +7,16 @@ mod files;
 pub mod job;
 mod machine;
 mod output;
+mod progress;
 mod run;
 mod svg;
 mod table;
 
 use crate::library;
-use cell::{Cell, Side, CELLS};
+use cell::{Cell, CELLS};
 use files::Files;
-use indicatif::{ProgressBar, ProgressStyle};
 use job::Failure;
+use progress::Progress;
 use run::{Plan, Point, Row};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -94,7 +95,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     }
     let progress = Progress::new(&plan)?;
     let rows = measure(options, &plan, &progress)?;
-    progress.bar.finish_and_clear();
+    progress.finish();
     if let Some(drawing) = svg {
         drawing.draw(&rows)?;
     }
@@ -117,8 +118,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
 fn measure(options: &Options, plan: &Plan, progress: &Progress) -> Result<Vec<Row>, String> {
     let mut cells: Vec<&Cell> = plan.points.iter().map(|point| point.cell).collect();
     cells.dedup_by_key(|cell| cell.name);
-    progress.bar.set_message("writing the test file");
-    let files = Files::prepare(&options.path, &cells, &mut |_| progress.bar.tick())?;
+    let files = Files::prepare(&options.path, &cells, &mut || progress.writing())?;
     plan.run(&files, &mut |round, point, side| {
         progress.show(round, point, side)
     })
@@ -145,38 +145,4 @@ fn points(options: &Options) -> Result<Vec<Point>, String> {
         points.extend(depths.iter().map(|&depth| Point { cell, depth }));
     }
     Ok(points)
-}
-
-/// The bar on standard error; it draws nothing where that is no terminal.
-struct Progress {
-    bar: ProgressBar,
-    rounds: u32,
-}
-
-impl Progress {
-    fn new(plan: &Plan) -> Result<Progress, String> {
-        let bar = ProgressBar::new(plan.measurements());
-        let style = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {eta} left");
-        bar.set_style(style.map_err(|error| format!("the progress bar: {error}"))?);
-        let shown = bar.clone();
-        // The files have no names and the workers die with us, so there is nothing to clean up but the screen.
-        let handler = move || {
-            shown.finish_and_clear();
-            eprintln!("aio-posix: interrupted; the test files are gone");
-            std::process::exit(130);
-        };
-        ctrlc::set_handler(handler).map_err(|error| format!("the handler for Ctrl-C: {error}"))?;
-        Ok(Progress {
-            bar,
-            rounds: plan.rounds,
-        })
-    }
-
-    fn show(&self, round: u32, point: &Point, side: Side) {
-        let (round, rounds) = (round + 1, self.rounds);
-        let what = figures::title(point.cell, point.depth);
-        self.bar
-            .set_message(format!("round {round}/{rounds}: {what}: {}", side.name()));
-        self.bar.inc(1);
-    }
 }

@@ -3,8 +3,8 @@
 use super::cell::Side;
 use super::chart::families;
 use super::figures::{short, RATE};
-use super::files::plain;
 use super::run::Row;
+use crate::words::plain;
 use plotters::prelude::*;
 use std::path::{Path, PathBuf};
 

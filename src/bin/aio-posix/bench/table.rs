@@ -85,8 +85,8 @@ fn table(look: &Look, rows: &[&Row], colour: bool) -> String {
         "library",
         "libaio",
         "io_uring",
-        "to libc",
-        "to raw",
+        "x libc",
+        "x raw",
         last,
     ]);
     if colour {
@@ -112,7 +112,7 @@ fn table(look: &Look, rows: &[&Row], colour: bool) -> String {
                 cell
             });
         }
-        for (ratio, good) in [(row.to_libc(metric), 1.0), (row.to_raw(metric), 0.95)] {
+        for (ratio, good) in [(row.to_libc(metric), 0.98), (row.to_raw(metric), 0.95)] {
             let cell = Cell::new(ratio.map_or(String::new(), times));
             cells.push(match ratio {
                 Some(ratio) if colour => cell.fg(if ratio >= good {

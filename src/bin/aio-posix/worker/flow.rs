@@ -170,3 +170,54 @@ pub fn check(kind: Kind, result: i64, block: i64) -> Result<(), String> {
         "a {kind:?} request of {expected} bytes transferred {result}"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::cell::Learn;
+
+    const COLD: Flow = Flow {
+        action: Action::Read,
+        way: Way::Cold,
+        block: 4096,
+        sequential: false,
+        threads: 1,
+        fsync_every: None,
+        learn: Learn::Suspend,
+    };
+
+    #[test]
+    fn a_pass_touches_each_block_once_and_then_ends() {
+        for size in [1 << 20, 1 << 21, 1 << 24_u64] {
+            let mut sequence = Sequence::new(COLD, size, 3);
+            let blocks = size / 4096;
+            let mut seen: Vec<u64> = (0..blocks).map(|_| sequence.next().offset / 4096).collect();
+            assert!(!sequence.more());
+            assert_ne!(seen[1], seen[0] + 1, "random order is not ascending");
+            seen.sort_unstable();
+            assert!(seen.into_iter().eq(0..blocks));
+        }
+    }
+
+    #[test]
+    fn an_fsync_follows_each_so_many_writes() {
+        let flow = Flow {
+            action: Action::Write,
+            way: Way::Cached,
+            fsync_every: Some(16),
+            ..COLD
+        };
+        let mut sequence = Sequence::new(flow, 1 << 20, 0);
+        let kinds: Vec<Kind> = (0..34).map(|_| sequence.next().kind).collect();
+        let fsyncs = kinds.iter().enumerate().filter(|(_, kind)| **kind == Kind::Fsync);
+        assert_eq!(fsyncs.map(|(index, _)| index).collect::<Vec<_>>(), [16, 33]);
+    }
+
+    #[test]
+    fn a_wrong_result_is_an_error() {
+        assert!(check(Kind::Read, 4096, 4096).is_ok());
+        assert!(check(Kind::Fsync, 0, 4096).is_ok());
+        assert!(check(Kind::Read, 512, 4096).is_err());
+        assert!(check(Kind::Write, -i64::from(libc::EIO), 4096).is_err());
+    }
+}

@@ -3,6 +3,7 @@
 use super::file::Buffers;
 use super::flow::{Kind, Operation, Queue};
 use crate::bench::job::Failure;
+use crate::words::plain;
 use libc::{c_long, iocb};
 use std::io;
 
@@ -46,7 +47,7 @@ impl Kernel {
         if unsafe { libc::syscall(libc::SYS_io_setup, depth as c_long, &mut context) } != 0 {
             return Err(Failure::Refused(format!(
                 "io_setup: {}",
-                io::Error::last_os_error()
+                plain(&io::Error::last_os_error())
             )));
         }
         // SAFETY: zeros are a valid iocb.

@@ -193,3 +193,19 @@ impl Tally {
         self.paused_cpu_ns += other.paused_cpu_ns;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_found_within_a_bucket_of_its_value() {
+        let mut histogram = Histogram::new();
+        assert_eq!(histogram.percentile(0.99), None);
+        (1..=1000).for_each(|microseconds| histogram.add(microseconds * 1000));
+        let found = histogram.percentile(0.99).expect("there are values");
+        assert!((found / 990_000.0 - 1.0).abs() < 1.0 / 32.0, "{found}");
+        histogram.add(u64::MAX);
+        histogram.add(0);
+    }
+}

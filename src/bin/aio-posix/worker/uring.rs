@@ -3,6 +3,7 @@
 use super::file::Buffers;
 use super::flow::{Kind, Operation, Queue};
 use crate::bench::job::Failure;
+use crate::words::plain;
 use io_uring::{opcode, types, IoUring};
 use std::io;
 
@@ -21,7 +22,7 @@ pub fn ring(entries: u32) -> Result<IoUring, Failure> {
         .setup_coop_taskrun()
         .build(entries)
         .or_else(|_| IoUring::new(entries))
-        .map_err(|error| Failure::Refused(format!("io_uring_setup: {error}")))
+        .map_err(|error| Failure::Refused(format!("io_uring_setup: {}", plain(&error))))
 }
 
 impl Uring {
