@@ -1,1 +1,22 @@
-fn main() {}
+//! Generates the C header from the exports, and tells the linker what the product is called.
+
+use std::path::PathBuf;
+
+fn main() {
+    // SONAME: what programs linked with -laio_posix ask for. Nodelete: the library's threads outlive a dlclose.
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libaio_posix.so.0");
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-z,defs");
+    println!("cargo::rerun-if-changed=src/capi.rs");
+    println!("cargo::rerun-if-changed=cbindgen.toml");
+    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).expect("cbindgen.toml is valid");
+    let header = cbindgen::Builder::new()
+        .with_config(config)
+        .with_src(root.join("src/capi.rs"))
+        .generate()
+        .expect("cbindgen reads src/capi.rs");
+    // Into OUT_DIR only: a build never changes the source tree. A test compares it with the committed one.
+    header.write_to_file(out.join("aio_posix.h"));
+}

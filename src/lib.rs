@@ -1,1 +1,57 @@
+//! POSIX asynchronous I/O on one shared Linux kernel AIO context.
+//!
+//! The product is `libaio_posix.so`: the functions of `<aio.h>` for programs that preload it or link
+//! with it. Start at [`engine`] for the flow of a request and who touches what, at [`request`] for
+//! the states, at [`wake`] for why nobody sleeps through a completion.
+//!
+//! Imports go one way, down:
+//!
+//! ```text
+//! capi                                  contract, parse, one call, one conversion
+//! lio  cancel  wait  submit  process    one room for each thing that a program can ask
+//! completion_thread  threads  callbacks
+//! reap                                  taking events out of the ring
+//! direct  polls  helpers                the ways onto the ring, and beside it
+//! complete  admission  order  notify    ending, queueing, ordering, telling
+//! wake  fork                            who waits, who leads; what a child finds
+//! engine  request  ring  lock  pool     the state
+//! abi  errno  sys                       C and the kernel
+//! ```
+//!
+//! (`engine` owns one value of each room's state, so it names them all; it calls none.)
 
+#![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+
+// A panic must not unwind into C. `cargo test` builds with unwinding and debug assertions; nothing that
+// is installed may.
+#[cfg(all(not(panic = "abort"), not(debug_assertions)))]
+compile_error!("libaio_posix must be built with panic = \"abort\"");
+
+pub mod abi;
+mod admission;
+mod callbacks;
+mod cancel;
+pub mod capi;
+mod complete;
+mod completion_thread;
+mod direct;
+pub mod engine;
+mod errno;
+mod fork;
+mod helpers;
+mod libc_fallback;
+mod lio;
+mod lock;
+mod notify;
+mod order;
+mod polls;
+mod pool;
+mod process;
+mod reap;
+pub mod request;
+mod ring;
+mod submit;
+pub mod sys;
+mod threads;
+mod wait;
+pub mod wake;

@@ -1,0 +1,150 @@
+//! Into the ring, or into the line before it.
+//!
+//! The ring has room for a few hundred requests; a program may have any number in flight. What does not fit
+//! waits in `Engine::overflow`, first come first served, and goes in as completions are taken
+//! out (`reap`). While anything waits there the completion thread is on duty.
+
+use crate::engine::Engine;
+use crate::errno::Errno;
+use crate::lock::{Blocked, Guard};
+use crate::pool::Number;
+use crate::request::{flag, Handle, Home, Operation, Request, HELD, RING};
+use crate::sys::aio_abi::{cmd, Iocb, FLAG_IOPRIO, RWF_NOWAIT};
+use crate::sys::files::{self, Identity};
+use crate::wake::owe;
+use core::sync::atomic::Ordering;
+
+/// The kernel's form of the request, or of what is left of it.
+pub fn iocb(request: &Request, handle: Handle) -> Iocb {
+    let mut iocb = Iocb {
+        data: handle,
+        fildes: request.fd.get(),
+        ..Iocb::default()
+    };
+    iocb.opcode = match request.operation() {
+        Operation::Read => cmd::PREAD,
+        Operation::Write => cmd::PWRITE,
+        // The kernel wants every other member 0 in a sync (fs/aio.c, aio_fsync).
+        Operation::Sync => {
+            iocb.opcode = cmd::FSYNC;
+            return iocb;
+        }
+        Operation::DataSync => {
+            iocb.opcode = cmd::FDSYNC;
+            return iocb;
+        }
+    };
+    let rest = request.rest();
+    iocb.buf = rest.address as u64;
+    iocb.nbytes = rest.bytes as u64;
+    iocb.offset = request.position();
+    if request.has(flag::NOWAIT) {
+        iocb.rw_flags = RWF_NOWAIT;
+    }
+    if request.priority.get() != 0 {
+        iocb.flags |= FLAG_IOPRIO;
+        iocb.reqprio = io_priority(request.priority.get());
+    }
+    iocb
+}
+
+/// aio_reqprio lowers the priority by its value (POSIX); the kernel has eight levels in the best-effort
+/// class (ioprio_set(2)), of which 4 is what a process has that never asked: 1..20 become 5..7.
+fn io_priority(reqprio: u32) -> i16 {
+    const BEST_EFFORT: u32 = 2;
+    let level = (4 + reqprio.div_ceil(7)).min(7);
+    (BEST_EFFORT << 13 | level) as i16
+}
+
+/// From now on the request can complete without the ring.
+pub fn hold(engine: &Engine, request: &Request) {
+    if !request.has(flag::COUNTED) {
+        request.add(flag::COUNTED);
+        // SeqCst: a leader that counts on the ring alone looks here (`wake`, rule 2).
+        engine.held.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// It is the kernel's from now on.
+pub fn let_go(engine: &Engine, request: &Request) {
+    if request.has(flag::COUNTED) {
+        request.remove(flag::COUNTED);
+        engine.held.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// The request's progress is owed, whoever waits or does not.
+pub fn owe_request(engine: &Engine, request: &Request) {
+    if !request.has(flag::OWED) {
+        request.add(flag::OWED);
+        owe(engine);
+    }
+}
+
+/// Puts a request that found no room at the end of the line.
+pub fn wait_for_room(engine: &Engine, blocked: &Blocked, number: Number) {
+    let guard = engine.lock.lock(blocked);
+    line_up(engine, &guard, number, false);
+}
+
+/// As `wait_for_room`, at either end, with the lock held.
+pub fn line_up(engine: &Engine, _: &Guard, number: Number, first: bool) {
+    let request = engine.request(number);
+    hold(engine, request);
+    owe_request(engine, request);
+    request.set_state(HELD);
+    if first {
+        engine
+            .overflow
+            .push_front(&engine.requests, number, Home::Overflow);
+    } else {
+        engine
+            .overflow
+            .push_back(&engine.requests, number, Home::Overflow);
+    }
+    engine.overflowing.store(engine.overflow.len(), Ordering::SeqCst);
+}
+
+/// Submits an fsync; where there is no room it waits for some. An error means that it did not start.
+pub fn submit_sync(
+    engine: &Engine,
+    blocked: &Blocked,
+    number: Number,
+    request: &Request,
+) -> Result<(), Errno> {
+    if !is_still_open(request) {
+        return Err(Errno::CANCELED);
+    }
+    if engine.ring.reserve(1) == 0 {
+        wait_for_room(engine, blocked, number);
+        return Ok(());
+    }
+    // Before the call: its event may be reaped before it returns.
+    let_go(engine, request);
+    request.set_state(RING);
+    match engine.ring.submit_one(&mut iocb(request, request.handle(number))) {
+        Ok(()) => Ok(()),
+        Err(errno) => {
+            engine.ring.release(1);
+            if errno == Errno::AGAIN && !engine.ring.is_empty() {
+                wait_for_room(engine, blocked, number);
+                return Ok(());
+            }
+            Err(errno)
+        }
+    }
+}
+
+/// Whether the descriptor is still open on the file that the request was submitted for.
+pub fn is_still_open(request: &Request) -> bool {
+    !request.has(flag::IDENTIFIED)
+        || files::fstat(request.fd()).is_ok_and(|now| now.identity == request.identity())
+}
+
+/// Finds out what the descriptor is open on, for a request whose submission needed not know.
+pub fn identify(request: &Request) -> Result<Identity, Errno> {
+    if !request.has(flag::IDENTIFIED) {
+        request.identify(files::fstat(request.fd())?.identity);
+    }
+    Ok(request.identity())
+}

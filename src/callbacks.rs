@@ -1,0 +1,153 @@
+//! SIGEV_THREAD: callbacks as threads of the program's.
+//!
+//! A callback with attributes gets a thread of its own. Without, it gets one that ran an earlier
+//! callback to its end, when one is idle, and else a new one: a callback that blocks, or leaves by
+//! pthread_exit, holds back nobody. A reused thread starts with an empty signal mask, as a new one
+//! does; what its thread-specific data were is the one thing that a callback could tell it by.
+//!
+//! The pool's lock is parking_lot's: only library threads and callback threads take it, never a
+//! signal handler, and never with another lock held.
+
+use crate::engine::Engine;
+use crate::sys::threads::{set_mask, LIBRARY_THREAD_MASK};
+use libc::c_void;
+use parking_lot::{Condvar, Mutex};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How long an idle thread stays, and how many do.
+const IDLE: Duration = Duration::from_secs(1);
+const MOST_IDLE: usize = 16;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Job {
+    function: usize,
+    value: usize,
+}
+
+#[derive(Default)]
+pub struct CallbackPool {
+    state: Mutex<State>,
+    called: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Jobs that an idle thread was called for; never more than `idle`.
+    jobs: VecDeque<Job>,
+    idle: usize,
+}
+
+/// What a new thread is given.
+struct First {
+    job: Job,
+    /// `None`: ends with its first job.
+    engine: Option<&'static Engine>,
+}
+
+/// Runs a callback in a thread. False: the system has none to give now, try again later.
+pub fn run(engine: &'static Engine, function: usize, value: usize, attributes: usize) -> bool {
+    let job = Job { function, value };
+    if attributes != 0 {
+        // Attributes that cannot be had (a bad stack size) must not lose the notification.
+        return create(attributes, First { job, engine: None }) || create(0, First { job, engine: None });
+    }
+    let mut state = engine.callbacks.state.lock();
+    if state.idle > state.jobs.len() {
+        state.jobs.push_back(job);
+        drop(state);
+        engine.callbacks.called.notify_one();
+        return true;
+    }
+    drop(state);
+    create(
+        0,
+        First {
+            job,
+            engine: Some(engine),
+        },
+    )
+}
+
+extern "C" {
+    // As in pthread.h, but for the entry, through which pthread_exit unwinds.
+    fn pthread_create(
+        thread: *mut libc::pthread_t,
+        attributes: *const libc::pthread_attr_t,
+        entry: extern "C-unwind" fn(*mut c_void) -> *mut c_void,
+        argument: *mut c_void,
+    ) -> libc::c_int;
+}
+
+fn create(attributes: usize, first: First) -> bool {
+    let first = Box::into_raw(Box::new(first));
+    let mut thread: libc::pthread_t = 0;
+    // SAFETY: the caller's attributes, valid by SIGEV_THREAD's contract, or our own, initialised here;
+    // the entry takes the box over when the thread exists.
+    unsafe {
+        let created = if attributes != 0 {
+            pthread_create(
+                &raw mut thread,
+                attributes as *const _,
+                callback_entry,
+                first.cast(),
+            )
+        } else {
+            let mut detached = core::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
+            libc::pthread_attr_init(detached.as_mut_ptr());
+            libc::pthread_attr_setdetachstate(detached.as_mut_ptr(), libc::PTHREAD_CREATE_DETACHED);
+            let created = pthread_create(&raw mut thread, detached.as_ptr(), callback_entry, first.cast());
+            libc::pthread_attr_destroy(detached.as_mut_ptr());
+            created
+        };
+        if created != 0 {
+            drop(Box::from_raw(first));
+        }
+        created == 0
+    }
+}
+
+extern "C-unwind" fn callback_entry(argument: *mut c_void) -> *mut c_void {
+    // SAFETY: `create`'s box, ours now.
+    let First { mut job, engine } = *unsafe { Box::from_raw(argument.cast::<First>()) };
+    loop {
+        call(job);
+        set_mask(LIBRARY_THREAD_MASK);
+        match engine.and_then(next) {
+            Some(next) => job = next,
+            None => return core::ptr::null_mut(),
+        }
+    }
+}
+
+/// The program's function, which may leave by pthread_exit: nothing here has a destructor.
+extern "C-unwind" fn call(job: Job) {
+    // SAFETY: sigev_notify_function, as the program stored it: `void (*)(union sigval)`; on our targets a
+    // union of int and pointer is passed as the pointer is.
+    let function = unsafe { core::mem::transmute::<usize, unsafe extern "C-unwind" fn(usize)>(job.function) };
+    set_mask(0);
+    // SAFETY: the program's function with the program's value.
+    unsafe { function(job.value) };
+}
+
+/// Waits for another job; `None`: none came, the thread ends.
+fn next(engine: &'static Engine) -> Option<Job> {
+    let pool = &engine.callbacks;
+    let mut state = pool.state.lock();
+    if let Some(job) = state.jobs.pop_front() {
+        return Some(job);
+    }
+    if state.idle >= MOST_IDLE {
+        return None;
+    }
+    state.idle += 1;
+    loop {
+        let timed_out = pool.called.wait_for(&mut state, IDLE).timed_out();
+        let job = state.jobs.pop_front();
+        if job.is_some() || timed_out {
+            state.idle -= 1;
+            return job;
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The direct way: O_DIRECT files and block devices, submitted to the ring by the caller.
+//!
+//! With RWF_NOWAIT the kernel answers EAGAIN, by an event that is in the ring before io_submit
+//! returns, for what it could only do by waiting (writes that extend a file or fill a hole, on ext4).
+//! Such a request has *bounced*: it goes to a helper. The submitting thread looks for that event
+//! itself, because a write must go on though nobody may ever ask for its completion, and because only
+//! before its call returns is the descriptor sure to be the one that the caller meant.
+
+use crate::admission::{self, hold, identify, iocb, let_go, wait_for_room};
+use crate::complete::complete;
+use crate::engine::Engine;
+use crate::errno::Errno;
+use crate::helpers;
+use crate::lock::Blocked;
+use crate::polls;
+use crate::pool::Number;
+use crate::request::{flag, number_of, Handle, Request, BOUNCED, RING, SUBMITTING};
+use crate::sys::aio_abi::Iocb;
+use crate::sys::files::{self, transfer};
+
+/// Most iocbs handed to the kernel at once.
+pub const BATCH: usize = 32;
+
+/// Requests gathered for one io_submit.
+pub struct Gathered {
+    handles: [Handle; BATCH],
+    count: usize,
+}
+
+impl Gathered {
+    pub fn new() -> Gathered {
+        Gathered {
+            handles: [0; BATCH],
+            count: 0,
+        }
+    }
+
+    /// Adds one; when full, submits all. True: somebody should reap.
+    pub fn add(&mut self, engine: &Engine, handle: Handle) -> bool {
+        self.handles[self.count] = handle;
+        self.count += 1;
+        self.count == BATCH && self.flush(engine)
+    }
+
+    /// Submits what was gathered. True: somebody should reap.
+    pub fn flush(&mut self, engine: &Engine) -> bool {
+        let count = core::mem::take(&mut self.count);
+        submit(engine, &self.handles[..count])
+    }
+}
+
+/// Submits up to `BATCH` requests that are `SUBMITTING`, in one system call where the kernel takes
+/// them. True: one bounced and its event is still in the ring, somebody should reap.
+pub fn submit(engine: &Engine, handles: &[Handle]) -> bool {
+    let mut bounced = false;
+    let mut at = 0;
+    while at < handles.len() {
+        let (done, seen) = submit_some(engine, &handles[at..]);
+        at += done;
+        bounced |= seen;
+    }
+    bounced
+}
+
+fn submit_some(engine: &Engine, handles: &[Handle]) -> (usize, bool) {
+    let first = engine.request(number_of(handles[0]));
+    let line = engine.overflowing.load(core::sync::atomic::Ordering::Relaxed);
+    let room = if line == 0 {
+        engine.ring.reserve(handles.len() as u32) as usize
+    } else {
+        0
+    };
+    if room == 0 {
+        line_up(engine, number_of(handles[0]), first);
+        return (1, false);
+    }
+    let mut iocbs = [Iocb::default(); BATCH];
+    let mut pointers = [core::ptr::null_mut(); BATCH];
+    for (place, &handle) in handles[..room].iter().enumerate() {
+        iocbs[place] = iocb(engine.request(number_of(handle)), handle);
+        pointers[place] = &raw mut iocbs[place];
+    }
+    let tail = engine.ring.tail();
+    match engine.ring.submit(&mut pointers[..room]) {
+        Ok(taken) => {
+            engine.ring.release((room - taken) as u32);
+            let mut bounced = false;
+            for &handle in &handles[..taken] {
+                bounced |= after_submit(engine, handle, tail);
+            }
+            (taken, bounced)
+        }
+        Err(errno) => {
+            engine.ring.release(room as u32);
+            refused(engine, handles[0], first, errno);
+            (1, false)
+        }
+    }
+}
+
+/// The kernel has the request; perhaps it has ended already, and its slot is in other hands.
+fn after_submit(engine: &Engine, handle: Handle, tail: u32) -> bool {
+    let request = engine.request(number_of(handle));
+    let came_back = engine.ring.peek_since(tail, handle) == Some(-i64::from(libc::EAGAIN));
+    if came_back && request.has(flag::NOWAIT) {
+        let _ = identify(request);
+    }
+    if request.move_state(handle, SUBMITTING, RING) {
+        return came_back;
+    }
+    if request.is(handle) && request.state() == BOUNCED {
+        let blocked = Blocked::new();
+        take_back(engine, &blocked, number_of(handle));
+    }
+    false
+}
+
+/// No room: the request waits for some, and what it is open on must be known then.
+fn line_up(engine: &Engine, number: Number, request: &Request) {
+    let blocked = Blocked::new();
+    match identify(request) {
+        Ok(_) => wait_for_room(engine, &blocked, number),
+        Err(errno) => complete(engine, &blocked, number, Err(errno)),
+    }
+}
+
+/// io_submit itself said no, with nothing started.
+fn refused(engine: &Engine, handle: Handle, request: &Request, errno: Errno) {
+    let number = number_of(handle);
+    let blocked = Blocked::new();
+    match errno {
+        // The kernel's slots or its memory are used up. Completions make room, if any are to come.
+        Errno::AGAIN if !engine.ring.is_empty() => line_up(engine, number, request),
+        Errno::AGAIN => errand(engine, &blocked, number),
+        Errno::OPNOTSUPP if request.has(flag::NOWAIT) => without_nowait(engine, &blocked, handle),
+        // What pread would say of a directory or of what cannot seek is not what io_submit says.
+        Errno::INVAL | Errno::SPIPE => match files::fstat(request.fd()).map(|status| status.kind) {
+            Ok(libc::S_IFDIR) => complete(engine, &blocked, number, Err(Errno::ISDIR)),
+            Ok(libc::S_IFREG | libc::S_IFBLK) | Err(_) => complete(engine, &blocked, number, Err(errno)),
+            Ok(_) => take_back(engine, &blocked, number),
+        },
+        _ => complete(engine, &blocked, number, Err(errno)),
+    }
+}
+
+/// The file system knows no RWF_NOWAIT. Memory is copied here and now; NFS is asynchronous
+/// without; what any other does, a helper finds out.
+fn without_nowait(engine: &Engine, blocked: &Blocked, handle: Handle) {
+    const NFS: i64 = 0x6969;
+    let number = number_of(handle);
+    let request = engine.request(number);
+    request.remove(flag::NOWAIT);
+    match files::file_system(request.fd()) {
+        Ok(kind) if is_memory(kind) => {
+            let outcome = match request.operation().direction() {
+                Some(direction) => transfer(direction, request.fd(), request.rest(), request.position()),
+                None => Err(Errno::INVAL),
+            };
+            complete(engine, blocked, number, outcome);
+        }
+        Ok(NFS) if engine.ring.reserve(1) == 1 => match engine.ring.submit_one(&mut iocb(request, handle)) {
+            Ok(()) => drop(request.move_state(handle, SUBMITTING, RING)),
+            Err(_) => {
+                engine.ring.release(1);
+                errand(engine, blocked, number);
+            }
+        },
+        _ => errand(engine, blocked, number),
+    }
+}
+
+/// Whether a file system (statfs(2)'s number) is memory: tmpfs, ramfs, hugetlbfs.
+pub fn is_memory(kind: i64) -> bool {
+    matches!(kind, 0x0102_1994 | 0x8584_58f6 | 0x9584_58f6)
+}
+
+/// The request would have made its caller wait: it is ours again. Signals blocked; any thread.
+pub fn take_back(engine: &Engine, blocked: &Blocked, number: Number) {
+    let request = engine.request(number);
+    request.remove(flag::NOWAIT);
+    match files::fstat(request.fd()) {
+        Err(errno) => complete(engine, blocked, number, Err(errno)),
+        Ok(now) if request.has(flag::IDENTIFIED) && now.identity != request.identity() => {
+            complete(engine, blocked, number, Err(Errno::CANCELED));
+        }
+        Ok(now) => {
+            request.identify(now.identity);
+            match now.kind {
+                libc::S_IFREG | libc::S_IFBLK => errand(engine, blocked, number),
+                _ => polls::enqueue(engine, blocked, number),
+            }
+        }
+    }
+}
+
+fn errand(engine: &Engine, blocked: &Blocked, number: Number) {
+    let request = engine.request(number);
+    if identify(request).is_err() {
+        complete(engine, blocked, number, Err(Errno::BADF));
+        return;
+    }
+    let guard = engine.lock.lock(blocked);
+    helpers::push_errand(engine, &guard, number);
+}
+
+/// For a helper: submits without RWF_NOWAIT, which waits where it must. False: do it otherwise.
+pub fn submit_waiting(engine: &Engine, number: Number, request: &Request) -> bool {
+    if engine.ring.reserve(1) == 0 {
+        return false;
+    }
+    // Before the call: the event may be reaped, and the slot reused, before it returns.
+    let_go(engine, request);
+    request.set_state(RING);
+    if engine
+        .ring
+        .submit_one(&mut iocb(request, request.handle(number)))
+        .is_ok()
+    {
+        return true;
+    }
+    engine.ring.release(1);
+    request.set_state(crate::request::RUNNING);
+    hold(engine, request);
+    false
+}
+
+/// Moves requests from the line into the ring as far as there is room. Signals blocked; any thread.
+pub fn drain_line(engine: &Engine, blocked: &Blocked) {
+    use core::sync::atomic::Ordering;
+    while engine.overflowing.load(Ordering::SeqCst) != 0 {
+        if engine.ring.reserve(1) == 0 {
+            return;
+        }
+        let guard = engine.lock.lock(blocked);
+        let popped = engine.overflow.pop_front(&engine.requests);
+        engine.overflowing.store(engine.overflow.len(), Ordering::SeqCst);
+        let Some(number) = popped else {
+            engine.ring.release(1);
+            return;
+        };
+        let request = engine.request(number);
+        request.set_state(crate::request::RUNNING);
+        drop(guard);
+        if !admission::is_still_open(request) {
+            engine.ring.release(1);
+            complete(engine, blocked, number, Err(Errno::CANCELED));
+            continue;
+        }
+        // A write stays owed: it may bounce, and must go on though nobody asks.
+        let owed = request.has(flag::OWED)
+            && request.notice.get() == 0
+            && request.operation() != crate::request::Operation::Write;
+        if owed {
+            request.remove(flag::OWED);
+        }
+        let_go(engine, request);
+        request.set_state(RING);
+        let outcome = engine.ring.submit_one(&mut iocb(request, request.handle(number)));
+        if owed {
+            crate::wake::settle(engine);
+        }
+        let Err(errno) = outcome else { continue };
+        engine.ring.release(1);
+        request.set_state(crate::request::RUNNING);
+        match errno {
+            Errno::AGAIN if !engine.ring.is_empty() => {
+                let guard = engine.lock.lock(blocked);
+                admission::line_up(engine, &guard, number, true);
+                return;
+            }
+            Errno::AGAIN => {
+                hold(engine, request);
+                errand(engine, blocked, number);
+            }
+            _ => complete(engine, blocked, number, Err(errno)),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! `lio_listio`: many requests in one call, and one end for all of them.
+
+use crate::abi::{Aiocb, AiocbRef};
+use crate::admission::owe_request;
+use crate::complete::{batch_less_one, drop_batch};
+use crate::direct::Gathered;
+use crate::engine::Engine;
+use crate::errno::Errno;
+use crate::lock::Blocked;
+use crate::notify::{deliver, Notice};
+use crate::pool::Number;
+use crate::reap;
+use crate::request::Operation;
+use crate::submit::{check, fail, submit_gathering, Submission};
+use crate::wait::{wait, Goal};
+use crate::wake::Batch;
+use core::sync::atomic::Ordering;
+
+/// LIO_WAIT: submits the list and waits for all of it. EIO: one of them failed (`aio_error` tells
+/// which). EINTR: a signal handler ran; the requests go on. EAGAIN: memory is out.
+///
+/// # Safety
+/// `list` has `count` entries, each NULL or a valid aiocb until it is complete.
+#[allow(improper_ctypes_definitions)] // About unwinding: not called from C.
+pub unsafe extern "C-unwind" fn run_and_wait(
+    engine: &Engine,
+    list: *const *const Aiocb,
+    count: usize,
+) -> Result<(), Errno> {
+    let (number, batch) = new_batch(engine, 2)?;
+    // SAFETY: handed on from our caller.
+    let submitted = unsafe { submit_list(engine, list, count, number) };
+    batch_less_one(
+        engine,
+        &core::mem::ManuallyDrop::new(Blocked::library_thread()),
+        number,
+        submitted.is_err(),
+    );
+    // SAFETY: handed on from our caller.
+    let waited = wait(engine, unsafe { Goal::new(list, count, number) }, None);
+    if !crate::fork::is_current(engine) {
+        return waited;
+    }
+    let failed = batch.failed.load(Ordering::Relaxed) != 0;
+    batch.waiter.store(0, Ordering::SeqCst);
+    drop_batch(engine, number);
+    waited.and(if failed { Err(Errno::IO) } else { Ok(()) })
+}
+
+/// LIO_NOWAIT: submits the list; `notice` is given once, after the last of them, also for none.
+/// An error is that of an element that could not be submitted; the others go on.
+///
+/// # Safety
+/// As `run_and_wait`.
+pub unsafe fn run(
+    engine: &Engine,
+    list: *const *const Aiocb,
+    count: usize,
+    notice: Notice,
+) -> Result<(), Errno> {
+    if notice == Notice::None {
+        // SAFETY: handed on from our caller.
+        return unsafe { submit_list(engine, list, count, 0) };
+    }
+    let carrier = engine.requests.take().ok_or(Errno::AGAIN)?;
+    let request = engine.request(carrier);
+    request.begin_carrier();
+    notice.store(request);
+    let (number, batch) = match new_batch(engine, 1) {
+        Ok(new) => new,
+        Err(errno) => {
+            crate::notify::free(engine, carrier);
+            return Err(errno);
+        }
+    };
+    owe_request(engine, request);
+    batch.carrier.set(carrier);
+    // SAFETY: handed on from our caller.
+    let submitted = unsafe { submit_list(engine, list, count, number) };
+    batch_less_one(engine, &Blocked::new(), number, false);
+    submitted
+}
+
+/// The notification of a list without requests.
+pub fn notify_at_once(engine: &Engine, notice: Notice) -> Result<(), Errno> {
+    if notice != Notice::None {
+        let carrier = engine.requests.take().ok_or(Errno::AGAIN)?;
+        let request = engine.request(carrier);
+        request.begin_carrier();
+        notice.store(request);
+        deliver(engine, &Blocked::new(), carrier);
+    }
+    Ok(())
+}
+
+/// A batch that counts the call itself as pending.
+fn new_batch(engine: &Engine, references: u32) -> Result<(Number, &Batch), Errno> {
+    let number = engine.batches.take().ok_or(Errno::AGAIN)?;
+    let batch = engine.batches.get(number).ok_or(Errno::AGAIN)?;
+    batch.pending.store(1, Ordering::Relaxed);
+    batch.waiter.store(0, Ordering::Relaxed);
+    batch.references.store(references, Ordering::Relaxed);
+    batch.failed.store(0, Ordering::Relaxed);
+    batch.carrier.set(0);
+    Ok((number, batch))
+}
+
+/// Submits every element; the error of the last that could not be. Elements that go straight to the
+/// kernel go together.
+unsafe fn submit_list(
+    engine: &Engine,
+    list: *const *const Aiocb,
+    count: usize,
+    batch: Number,
+) -> Result<(), Errno> {
+    let mut gathered = Gathered::new();
+    let mut reap = false;
+    let mut answer = Ok(());
+    for at in 0..count {
+        // SAFETY: promised by our caller.
+        let Some(aiocb) = (unsafe { AiocbRef::new(*list.add(at)) }) else {
+            continue;
+        };
+        if aiocb.opcode() == libc::LIO_NOP {
+            continue;
+        }
+        match submit_element(engine, aiocb, batch, &mut gathered) {
+            Ok(wanted) => reap |= wanted,
+            Err(errno) => {
+                if batch != 0 {
+                    batch_less_one(engine, &Blocked::new(), batch, true);
+                }
+                answer = Err(errno);
+            }
+        }
+    }
+    reap |= gathered.flush(engine);
+    if reap {
+        reap::reap_if_any(engine);
+    }
+    answer
+}
+
+fn submit_element(
+    engine: &Engine,
+    aiocb: AiocbRef,
+    batch: Number,
+    gathered: &mut Gathered,
+) -> Result<bool, Errno> {
+    if let Some(batch) = engine.batches.get(batch) {
+        batch.pending.fetch_add(1, Ordering::Relaxed);
+    }
+    let notice = check(engine, aiocb)?;
+    let operation = match aiocb.opcode() {
+        libc::LIO_READ => Operation::Read,
+        libc::LIO_WRITE => Operation::Write,
+        _ => {
+            let submission = Submission {
+                aiocb,
+                operation: Operation::Read,
+                notice,
+                batch,
+            };
+            return fail(engine, &submission, Errno::INVAL).map(|()| false);
+        }
+    };
+    submit_gathering(
+        engine,
+        &Submission {
+            aiocb,
+            operation,
+            notice,
+            batch,
+        },
+        gathered,
+    )
+}

@@ -1,0 +1,166 @@
+//! Notification: what a sigevent asks for, and its delivery after the status is stored.
+
+use crate::abi::Sigevent;
+use crate::engine::Engine;
+use crate::errno::Errno;
+use crate::lock::Blocked;
+use crate::pool::Number;
+use crate::request::{Home, List, Request, ENDED, FREE};
+use crate::sys::threads::queue_signal;
+use crate::wake::{wake, COMPLETION_THREAD};
+use libc::c_int;
+
+/// How somebody is told. A copy: the caller's sigevent may change once the call has returned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Notice {
+    None,
+    /// SIGEV_SIGNAL, or SIGEV_THREAD_ID when `thread` is given.
+    Signal {
+        signo: c_int,
+        thread: Option<c_int>,
+        value: usize,
+    },
+    /// SIGEV_THREAD: function, its argument, and a `pthread_attr_t *` or NULL, which
+    /// must stay valid until it is used (as glibc).
+    Thread {
+        function: usize,
+        value: usize,
+        attributes: usize,
+    },
+}
+
+const SIGRTMAX: c_int = 64;
+
+impl Notice {
+    /// EINVAL: a signal number below 0 or over SIGRTMAX. Signal 0 (a zeroed sigevent; MPICH relies
+    /// on it) and an unknown `sigev_notify` mean no notification, as with glibc.
+    pub fn parse(sigevent: &Sigevent) -> Result<Notice, Errno> {
+        let value = sigevent.value;
+        match sigevent.notify {
+            libc::SIGEV_SIGNAL | libc::SIGEV_THREAD_ID => {
+                let signo = sigevent.signo;
+                let thread =
+                    (sigevent.notify == libc::SIGEV_THREAD_ID).then_some(sigevent.function as u32 as c_int);
+                match signo {
+                    0 => Ok(Notice::None),
+                    1..=SIGRTMAX => Ok(Notice::Signal { signo, thread, value }),
+                    _ => Err(Errno::INVAL),
+                }
+            }
+            libc::SIGEV_THREAD if sigevent.function != 0 => Ok(Notice::Thread {
+                function: sigevent.function,
+                value,
+                attributes: sigevent.attributes,
+            }),
+            _ => Ok(Notice::None),
+        }
+    }
+
+    pub fn store(self, request: &Request) {
+        match self {
+            Notice::None => request.notice.set(0),
+            Notice::Signal { signo, thread, value } => {
+                request.notice.set(if thread.is_some() { 2 } else { 1 });
+                request.signo.set(signo as u32);
+                request.function.set(thread.unwrap_or(0) as u64);
+                request.value.set(value as u64);
+            }
+            Notice::Thread {
+                function,
+                value,
+                attributes,
+            } => {
+                request.notice.set(3);
+                request.function.set(function as u64);
+                request.value.set(value as u64);
+                request.attributes.set(attributes as u64);
+            }
+        }
+    }
+
+    pub fn load(request: &Request) -> Notice {
+        let value = request.value.get() as usize;
+        let signo = request.signo.get() as c_int;
+        match request.notice.get() {
+            1 => Notice::Signal {
+                signo,
+                thread: None,
+                value,
+            },
+            2 => Notice::Signal {
+                signo,
+                thread: Some(request.function.get() as c_int),
+                value,
+            },
+            3 => Notice::Thread {
+                function: request.function.get() as usize,
+                value,
+                attributes: request.attributes.get() as usize,
+            },
+            _ => Notice::None,
+        }
+    }
+}
+
+/// Notifications that only the completion thread can deliver: threads to start, and signals
+/// that found the queue of pending signals full. Guarded by the engine's lock.
+#[derive(Default)]
+pub struct Outbox {
+    waiting: List,
+}
+
+/// Delivers what the request carries and frees it, or leaves it to the completion thread.
+/// Its status is stored: it is the library's alone. Async-signal-safe.
+pub fn deliver(engine: &Engine, blocked: &Blocked, number: Number) {
+    let request = engine.request(number);
+    request.set_state(ENDED);
+    let delivered = match Notice::load(request) {
+        Notice::None => true,
+        Notice::Signal { signo, thread, value } => try_signal(signo, thread, value),
+        Notice::Thread { .. } => false,
+    };
+    if delivered {
+        free(engine, number);
+    } else {
+        let guard = engine.lock.lock(blocked);
+        engine
+            .outbox
+            .waiting
+            .push_back(&engine.requests, number, Home::None);
+        drop(guard);
+        wake(engine, COMPLETION_THREAD);
+    }
+}
+
+/// False: the queue of pending signals is full, try again later. A thread that is gone, or a signal that
+/// may not be sent, is nobody to tell.
+pub fn try_signal(signo: c_int, thread: Option<c_int>, value: usize) -> bool {
+    queue_signal(signo, thread, value) != Err(Errno::AGAIN)
+}
+
+/// For the completion thread: the next notification it has to deliver.
+pub fn next_waiting(engine: &Engine, blocked: &Blocked) -> Option<Number> {
+    let _guard = engine.lock.lock(blocked);
+    engine.outbox.waiting.pop_front(&engine.requests)
+}
+
+/// Whether nothing waits for the completion thread.
+pub fn is_outbox_empty(engine: &Engine, blocked: &Blocked) -> bool {
+    let _guard = engine.lock.lock(blocked);
+    engine.outbox.waiting.is_empty()
+}
+
+/// For the completion thread: could not deliver this one now.
+pub fn put_back(engine: &Engine, blocked: &Blocked, number: Number) {
+    let _guard = engine.lock.lock(blocked);
+    engine
+        .outbox
+        .waiting
+        .push_front(&engine.requests, number, Home::None);
+}
+
+/// The request is over: its slot may be used again.
+pub fn free(engine: &Engine, number: Number) {
+    engine.request(number).set_state(FREE);
+    engine.requests.give(number);
+}

@@ -1,0 +1,496 @@
+//! Pipes, sockets, terminals and whatever else may have nothing to give for hours: try without
+//! waiting, and where that fails let the kernel tell when to try again (IOCB_CMD_POLL in the shared ring).
+//!
+//! Each descriptor has a queue per direction, first come first served: reads never hold back
+//! writes. Only the head of a queue is ever tried; while a thread tries it the queue is `busy`
+//! and others only append. No thread waits here, however many queues are idle.
+//!
+//! A poll takes a place in the ring for as long as it is armed. So at most half the ring is given
+//! to them; further queues share one epoll instance, which takes a single place ([`watch`]).
+//!
+//! All of it is guarded by the engine's lock, except the transfer itself.
+
+use crate::admission::{hold, is_still_open, owe_request};
+use crate::complete::complete;
+use crate::engine::Engine;
+use crate::errno::{Errno, Outcome};
+use crate::helpers;
+use crate::lock::{Blocked, Guard};
+use crate::pool::{Cell32, Cell64, Number, Pool, Slot};
+use crate::request::{flag, Home, List, Request, HELD, RUNNING};
+use crate::sys::aio_abi::{cmd, Iocb};
+use crate::sys::files::{self, transfer_nowait, Direction, Identity};
+use crate::sys::threads::{discard_pending, is_pending};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// The highest bit of an event's `data`: it belongs to a queue here, whose number is the low half.
+pub const POLL_EVENT: u64 = 1 << 63;
+/// An event's `data`: the epoll instance has something to say.
+pub const WATCH_EVENT: u64 = 2;
+
+/// Attempts in a row that found nothing although the kernel had said there was something.
+const FUTILE: u32 = 16;
+
+/// One descriptor in one direction.
+pub struct Queue {
+    link: AtomicU32,
+    chain: Cell32,
+    fd: Cell32,
+    device: Cell64,
+    inode: Cell64,
+    direction: Cell32,
+    waiting: List,
+    /// 1 while a thread, or an errand to a helper, transfers for the head.
+    busy: Cell32,
+    /// Where the kernel's answer will come from: 0 nowhere, or `ARMED_*`.
+    armed: Cell32,
+    futile: Cell32,
+    /// Which use of the slot this is: late events of an earlier one are ignored.
+    generation: Cell32,
+    /// What was submitted: io_cancel wants its address.
+    iocb: IocbPlace,
+}
+
+const ARMED_IN_RING: u32 = 1;
+const ARMED_BY_WATCH: u32 = 2;
+/// Told to end; its event is still to come.
+const ARMED_AND_CANCELLED: u32 = 3;
+
+/// 64 bytes with an address of their own; only the kernel reads them as an iocb.
+#[derive(Default)]
+struct IocbPlace {
+    #[allow(dead_code)] // Its address is what matters.
+    words: [Cell64; 8],
+}
+
+impl IocbPlace {
+    fn address(&self) -> *const Iocb {
+        core::ptr::from_ref(self).cast()
+    }
+}
+
+// SAFETY: every member is an atomic; zero is an unused queue.
+unsafe impl Slot for Queue {
+    fn free_link(&self) -> &AtomicU32 {
+        &self.link
+    }
+}
+
+const BUCKETS: usize = 1024;
+
+pub struct PollTable {
+    queues: Pool<Queue>,
+    buckets: [Cell32; BUCKETS],
+    /// Queues that exist, to be looked at without the lock.
+    count: AtomicU32,
+    /// Places in the ring that armed polls take.
+    in_ring: Cell32,
+    /// The epoll instance's descriptor plus one; 1 while its poll is armed; queues that it watches.
+    watch: Cell32,
+    watch_armed: Cell32,
+    watched: Cell32,
+}
+
+impl Default for PollTable {
+    fn default() -> Self {
+        PollTable {
+            queues: Pool::new(),
+            buckets: [const { Cell32::new(0) }; BUCKETS],
+            count: AtomicU32::new(0),
+            in_ring: Cell32::default(),
+            watch: Cell32::default(),
+            watch_armed: Cell32::default(),
+            watched: Cell32::default(),
+        }
+    }
+}
+
+impl PollTable {
+    /// Whether no request waits on any pipe or the like: then order cannot be hurt by trying at once.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
+
+    fn find_or_add(&self, fd: i32, identity: Identity, direction: Direction) -> Option<Number> {
+        let bucket = &self.buckets[fd as usize % BUCKETS];
+        let mut number = bucket.get();
+        while let Some(queue) = self.queues.get(number) {
+            if queue.fd.get() == fd as u32
+                && queue.direction.get() == direction as u32
+                && queue.inode.get() == identity.inode
+                && queue.device.get() == identity.device
+            {
+                return Some(number);
+            }
+            number = queue.chain.get();
+        }
+        let number = self.queues.take()?;
+        let queue = self.queues.get(number)?;
+        queue.fd.set(fd as u32);
+        queue.direction.set(direction as u32);
+        queue.inode.set(identity.inode);
+        queue.device.set(identity.device);
+        for cell in [&queue.busy, &queue.armed, &queue.futile] {
+            cell.set(0);
+        }
+        queue.generation.set((queue.generation.get() + 1) & 0x7fff_ffff);
+        queue.chain.set(bucket.get());
+        bucket.set(number);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Some(number)
+    }
+
+    fn forget_if_idle(&self, number: Number, queue: &Queue) {
+        if !queue.waiting.is_empty() || queue.busy.get() != 0 || queue.armed.get() != 0 {
+            return;
+        }
+        let mut cell = &self.buckets[queue.fd.get() as usize % BUCKETS];
+        while cell.get() != number {
+            match self.queues.get(cell.get()) {
+                Some(before) => cell = &before.chain,
+                None => return,
+            }
+        }
+        cell.set(queue.chain.get());
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.queues.give(number);
+    }
+}
+
+/// Puts an identified request at the end of its descriptor's queue, and tries if it is alone there.
+/// Any thread, signals blocked; async-signal-safe.
+pub fn enqueue(engine: &Engine, blocked: &Blocked, number: Number) {
+    let request = engine.request(number);
+    let Some(direction) = request.operation().direction() else {
+        return complete(engine, blocked, number, Err(Errno::INVAL));
+    };
+    let guard = engine.lock.lock(blocked);
+    let Some(at) = engine
+        .polls
+        .find_or_add(request.fd(), request.identity(), direction)
+    else {
+        drop(guard);
+        return complete(engine, blocked, number, Err(Errno::AGAIN));
+    };
+    let Some(queue) = engine.polls.queues.get(at) else {
+        return;
+    };
+    request.poll.set(at);
+    hold(engine, request);
+    owe_request(engine, request);
+    request.set_state(HELD);
+    queue.waiting.push_back(&engine.requests, number, Home::Poll);
+    if queue.busy.get() == 0 && queue.armed.get() == 0 {
+        drive(engine, blocked, guard, at, queue);
+    }
+}
+
+/// Tries for the head of the queue until one would wait or none is left; then arms the poll.
+fn drive<'a>(engine: &'a Engine, blocked: &'a Blocked, guard: Guard<'a>, at: Number, queue: &Queue) {
+    let mut guard = guard;
+    loop {
+        let number = queue.waiting.first();
+        if number == 0 {
+            engine.polls.forget_if_idle(at, queue);
+            return;
+        }
+        let request = engine.request(number);
+        queue.busy.set(1);
+        request.set_state(RUNNING);
+        drop(guard);
+        let attempt = attempt(request);
+        guard = engine.lock.lock(blocked);
+        match attempt {
+            Attempt::Ended(outcome) => {
+                queue.waiting.remove(&engine.requests, number);
+                queue.futile.set(0);
+                drop(guard);
+                // Still busy: nobody overtakes between this completion and the next attempt.
+                complete(engine, blocked, number, outcome);
+                guard = engine.lock.lock(blocked);
+                queue.busy.set(0);
+            }
+            Attempt::MustWait => {
+                to_helper(engine, &guard, queue, number);
+                return;
+            }
+            Attempt::NothingYet => {
+                request.set_state(HELD);
+                queue.busy.set(0);
+                queue.futile.set(queue.futile.get() + 1);
+                if queue.futile.get() > FUTILE {
+                    request.add(flag::WAITS);
+                    queue.futile.set(0);
+                    continue;
+                }
+                if arm(engine, at, queue) {
+                    return;
+                }
+                // Nothing can tell us when: a helper waits in the transfer itself.
+                request.add(flag::WAITS);
+                to_helper(engine, &guard, queue, number);
+                return;
+            }
+        }
+    }
+}
+
+/// A helper waits in the transfer; until it is done the queue stays busy, so that nobody overtakes.
+fn to_helper(engine: &Engine, guard: &Guard, queue: &Queue, number: Number) {
+    queue.busy.set(1);
+    queue.waiting.remove(&engine.requests, number);
+    engine.request(number).add(flag::OFF_RING);
+    helpers::push_errand(engine, guard, number);
+}
+
+enum Attempt {
+    Ended(Outcome),
+    NothingYet,
+    MustWait,
+}
+
+fn attempt(request: &Request) -> Attempt {
+    let ended = |outcome| match (outcome, request.done.get()) {
+        (Err(_), done) if done > 0 => Attempt::Ended(Ok(done as usize)),
+        (outcome, _) => Attempt::Ended(outcome),
+    };
+    if !is_still_open(request) {
+        return ended(Err(Errno::CANCELED));
+    }
+    let Some(direction) = request.operation().direction() else {
+        return ended(Err(Errno::INVAL));
+    };
+    if direction == Direction::Write && request.bytes() == 0 {
+        return ended(files::send_empty(request.fd()).or(Ok(0)));
+    }
+    loop {
+        if request.has(flag::WAITS) {
+            return ready_to_wait(request, direction);
+        }
+        let rest = request.rest();
+        match transfer_quietly(direction, request, rest) {
+            Ok(count) => {
+                request.done.set(request.done.get() + count as u64);
+                // A blocking write(2) goes on until all is written; a read gives what there is.
+                let whole = direction == Direction::Read || count == rest.bytes || count == 0;
+                if whole || request.has(flag::NONBLOCK) {
+                    return ended(Ok(request.done.get() as usize));
+                }
+            }
+            Err(Errno::SPIPE) if !request.has(flag::STREAM) => request.add(flag::STREAM),
+            Err(Errno::AGAIN) if request.has(flag::NONBLOCK) => return ended(Err(Errno::AGAIN)),
+            Err(Errno::AGAIN) => return Attempt::NothingYet,
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => request.add(flag::WAITS),
+            Err(errno) => return ended(Err(errno)),
+        }
+    }
+}
+
+/// The transfer without waiting; the SIGPIPE of a write that nobody reads goes to nobody.
+fn transfer_quietly(direction: Direction, request: &Request, rest: files::Buffer) -> Outcome {
+    let was_pending = direction == Direction::Write && is_pending(libc::SIGPIPE);
+    let outcome = transfer_nowait(direction, request.fd(), rest, request.position());
+    if direction == Direction::Write && outcome == Err(Errno(libc::EPIPE)) && !was_pending {
+        discard_pending(libc::SIGPIPE);
+    }
+    outcome
+}
+
+/// Knows no RWF_NOWAIT (terminals): once poll says so, a transfer hardly waits, and a helper does it.
+fn ready_to_wait(request: &Request, direction: Direction) -> Attempt {
+    let ready = files::poll_now(request.fd(), events_of(direction)) != 0;
+    match (ready, request.has(flag::NONBLOCK)) {
+        (true, _) => Attempt::MustWait,
+        (false, true) => Attempt::Ended(Err(Errno::AGAIN)),
+        (false, false) => Attempt::NothingYet,
+    }
+}
+
+fn events_of(direction: Direction) -> i16 {
+    match direction {
+        Direction::Read => libc::POLLIN | libc::POLLPRI | libc::POLLRDHUP,
+        Direction::Write => libc::POLLOUT,
+    }
+}
+
+fn direction_of(queue: &Queue) -> Direction {
+    if queue.direction.get() == Direction::Read as u32 {
+        Direction::Read
+    } else {
+        Direction::Write
+    }
+}
+
+/// Asks the kernel to say when the descriptor is ready. False: it cannot be asked.
+fn arm(engine: &Engine, at: Number, queue: &Queue) -> bool {
+    let polls = &engine.polls;
+    if polls.in_ring.get() >= engine.ring.limit() / 2 || engine.ring.reserve(1) == 0 {
+        return watch(engine, queue);
+    }
+    let iocb = Iocb {
+        data: POLL_EVENT | u64::from(queue.generation.get()) << 32 | u64::from(at),
+        opcode: cmd::POLL,
+        fildes: queue.fd.get(),
+        buf: events_of(direction_of(queue)) as u64,
+        ..Iocb::default()
+    };
+    let submitted = engine.ring.submit_from(queue.iocb.address(), iocb);
+    match submitted {
+        Ok(()) => {
+            queue.armed.set(ARMED_IN_RING);
+            polls.in_ring.set(polls.in_ring.get() + 1);
+            true
+        }
+        Err(errno) => {
+            engine.ring.release(1);
+            errno == Errno::AGAIN && watch(engine, queue)
+        }
+    }
+}
+
+/// Lets the epoll instance watch the descriptor: for when the ring has no place to spare.
+fn watch(engine: &Engine, queue: &Queue) -> bool {
+    let polls = &engine.polls;
+    let fd = queue.fd.get() as i32;
+    let mut events = 0;
+    let mut number = polls.buckets[fd as usize % BUCKETS].get();
+    while let Some(other) = polls.queues.get(number) {
+        if other.fd.get() == fd as u32 && other.armed.get() == ARMED_BY_WATCH {
+            events |= events_of(direction_of(other));
+        }
+        number = other.chain.get();
+    }
+    events |= events_of(direction_of(queue));
+    for fresh in [false, true] {
+        if polls.watch.get() == 0 || fresh {
+            let Ok(instance) = files::epoll_create() else {
+                return false;
+            };
+            polls.watch.set(instance as u32 + 1);
+            polls.watch_armed.set(0);
+        }
+        // A program that closes what it does not know may have closed our instance: make another.
+        if files::epoll_watch_once(polls.watch.get() as i32 - 1, fd, events).is_ok() {
+            queue.armed.set(ARMED_BY_WATCH);
+            polls.watched.set(polls.watched.get() + 1);
+            return arm_watch(engine);
+        }
+    }
+    false
+}
+
+fn arm_watch(engine: &Engine) -> bool {
+    let polls = &engine.polls;
+    if polls.watch_armed.get() != 0 {
+        return true;
+    }
+    // One place beyond the limit: the ring has some to spare for this and for kicks.
+    let iocb = Iocb {
+        data: WATCH_EVENT,
+        opcode: cmd::POLL,
+        fildes: polls.watch.get() - 1,
+        buf: libc::POLLIN as u64,
+        ..Iocb::default()
+    };
+    let armed = engine.ring.submit_one(&mut { iocb }).is_ok();
+    polls.watch_armed.set(u32::from(armed));
+    armed
+}
+
+/// The poll of a queue answered. Any thread that reaps, signals blocked.
+pub fn event(engine: &Engine, blocked: &Blocked, data: u64) {
+    engine.ring.release(1);
+    let at = data as u32;
+    let guard = engine.lock.lock(blocked);
+    let Some(queue) = engine.polls.queues.get(at) else {
+        return;
+    };
+    if u64::from(queue.generation.get()) != (data & !POLL_EVENT) >> 32 {
+        return;
+    }
+    engine.polls.in_ring.set(engine.polls.in_ring.get() - 1);
+    queue.armed.set(0);
+    if queue.busy.get() == 0 {
+        drive(engine, blocked, guard, at, queue);
+    }
+}
+
+/// The epoll instance has ready descriptors.
+pub fn watch_event(engine: &Engine, blocked: &Blocked) {
+    let polls = &engine.polls;
+    let guard = engine.lock.lock(blocked);
+    polls.watch_armed.set(0);
+    let instance = polls.watch.get() as i32 - 1;
+    drop(guard);
+    let mut ready = [0i32; 64];
+    let count = files::epoll_ready(instance, &mut ready);
+    for &fd in &ready[..count] {
+        // Both directions of a descriptor, and uses of its number from before it was closed.
+        let mut woken = [0; 8];
+        let guard = engine.lock.lock(blocked);
+        let mut number = polls.buckets[fd as usize % BUCKETS].get();
+        for place in &mut woken {
+            while let Some(queue) = polls.queues.get(number) {
+                if queue.fd.get() == fd as u32 && queue.armed.get() == ARMED_BY_WATCH {
+                    break;
+                }
+                number = queue.chain.get();
+            }
+            let Some(queue) = polls.queues.get(number) else {
+                break;
+            };
+            *place = number;
+            number = queue.chain.get();
+            queue.armed.set(0);
+            queue.busy.set(1);
+            polls.watched.set(polls.watched.get() - 1);
+        }
+        drop(guard);
+        for at in woken.into_iter().filter(|&at| at != 0) {
+            goes_on(engine, blocked, at);
+        }
+    }
+    let _guard = engine.lock.lock(blocked);
+    if polls.watched.get() != 0 {
+        arm_watch(engine);
+    }
+}
+
+/// Who made the queue busy is done: it goes on.
+pub fn goes_on(engine: &Engine, blocked: &Blocked, at: Number) {
+    let guard = engine.lock.lock(blocked);
+    let Some(queue) = engine.polls.queues.get(at) else {
+        return;
+    };
+    queue.busy.set(0);
+    if queue.armed.get() == 0 {
+        drive(engine, blocked, guard, at, queue);
+    }
+}
+
+/// Takes a cancelled request out; an idle descriptor is not watched (and held open) for nobody.
+pub fn withdraw(engine: &Engine, _: &Guard, number: Number) {
+    let at = engine.request(number).poll.get();
+    let Some(queue) = engine.polls.queues.get(at) else {
+        return;
+    };
+    queue.waiting.remove(&engine.requests, number);
+    if !queue.waiting.is_empty() || queue.busy.get() != 0 {
+        return;
+    }
+    match queue.armed.get() {
+        ARMED_IN_RING => {
+            queue.armed.set(ARMED_AND_CANCELLED);
+            engine.ring.cancel(queue.iocb.address());
+        }
+        ARMED_BY_WATCH => {
+            queue.armed.set(0);
+            engine.polls.watched.set(engine.polls.watched.get() - 1);
+            files::epoll_forget(engine.polls.watch.get() as i32 - 1, queue.fd.get() as i32);
+        }
+        _ => {}
+    }
+    engine.polls.forget_if_idle(at, queue);
+}

@@ -1,0 +1,124 @@
+//! Starting: at the first request a context, a completion thread and a helper, or libc's own instead.
+
+use crate::engine::Engine;
+use crate::errno::Errno;
+use crate::fork::{current, make_page, Page};
+use crate::helpers;
+use crate::lock::Blocked;
+use crate::ring::{Ring, DEFAULT_REQUESTS};
+use crate::sys::context::io_destroy;
+use crate::sys::threads::map_zeroed;
+use crate::threads::{self, Role};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Who answers this process's calls.
+pub enum Service {
+    Engine(&'static Engine),
+    /// The kernel refused a context: libc's own implementation.
+    Libc,
+}
+
+/// Tells this process's engine from its parent's, which counted lower. Not wiped in a child.
+static EPOCH: AtomicU32 = AtomicU32::new(0);
+
+/// `aio_init`'s hints; 0: none given.
+static HINT_THREADS: AtomicU32 = AtomicU32::new(0);
+static HINT_REQUESTS: AtomicU32 = AtomicU32::new(0);
+
+const MOST_HELPERS: u32 = 64;
+
+/// Hints for the engine, where it has not started yet: most helper threads, requests in flight.
+pub fn hint(threads: i32, requests: i32) {
+    HINT_THREADS.store(threads.max(0) as u32, Ordering::Relaxed);
+    HINT_REQUESTS.store(requests.max(0) as u32, Ordering::Relaxed);
+}
+
+/// Who answers, starting the engine at the first call. EAGAIN: memory or threads are out; nothing
+/// was decided, and the next call tries again.
+#[inline]
+pub fn service() -> Result<Service, Errno> {
+    match current() {
+        Some(engine) => Ok(Service::Engine(engine)),
+        None => start(),
+    }
+}
+
+/// Who answers, if that was decided already. Async-signal-safe.
+#[inline]
+pub fn decided() -> Option<Service> {
+    let page = crate::fork::page()?;
+    match current() {
+        Some(engine) => Some(Service::Engine(engine)),
+        None => (page.refused.load(Ordering::Acquire) != 0).then_some(Service::Libc),
+    }
+}
+
+#[cold]
+fn start() -> Result<Service, Errno> {
+    let page = match make_page() {
+        Ok(page) => page,
+        // A kernel that cannot wipe a page has no io_pgetevents either; nothing to remember.
+        Err(Errno::NOSYS) => return Ok(Service::Libc),
+        Err(errno) => return Err(errno),
+    };
+    if page.refused.load(Ordering::Acquire) != 0 {
+        return Ok(Service::Libc);
+    }
+    let blocked = Blocked::new();
+    let _guard = page.start.lock(&blocked);
+    if let Some(service) = decided() {
+        return Ok(service);
+    }
+    let engine = match unfinished(page)? {
+        Some(engine) => engine,
+        None => {
+            crate::libc_fallback::prepare();
+            page.refused.store(1, Ordering::Release);
+            return Ok(Service::Libc);
+        }
+    };
+    if engine.waiters.used() == 0 {
+        // The completion thread's seat, taken before anyone can wait.
+        engine.waiters.take().ok_or(Errno::AGAIN)?;
+        if let Err(errno) = threads::start(Role::Completion, engine) {
+            engine.waiters.give(crate::wake::COMPLETION_THREAD);
+            return Err(errno);
+        }
+    }
+    helpers::spawn(engine, &blocked)?;
+    page.engine
+        .store(core::ptr::from_ref(engine).cast_mut(), Ordering::Release);
+    Ok(Service::Engine(engine))
+}
+
+/// The engine without its threads. `None`: the kernel refuses a context.
+fn unfinished(page: &Page) -> Result<Option<&'static Engine>, Errno> {
+    // SAFETY: written below, by whoever held the start lock, with an engine that stays.
+    if let Some(engine) = unsafe { page.unfinished.load(Ordering::Relaxed).as_ref() } {
+        return Ok(Some(engine));
+    }
+    let requests = match HINT_REQUESTS.load(Ordering::Relaxed) {
+        0 => DEFAULT_REQUESTS,
+        hint => hint,
+    };
+    let most_helpers = match HINT_THREADS.load(Ordering::Relaxed) {
+        0 => MOST_HELPERS,
+        hint => hint.clamp(2, MOST_HELPERS),
+    };
+    let Ok(ring) = Ring::new(requests) else {
+        return Ok(None);
+    };
+    let Some(memory) = map_zeroed(size_of::<Engine>()) else {
+        let _ = io_destroy(ring.id());
+        return Err(Errno::AGAIN);
+    };
+    let epoch = EPOCH.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+    let place = memory.cast::<Engine>();
+    // SAFETY: a fresh page-aligned mapping of the engine's size, which nothing ever unmaps.
+    let engine = unsafe {
+        place.write(Engine::new(ring, epoch, most_helpers));
+        place.as_ref()
+    };
+    page.unfinished.store(place.as_ptr(), Ordering::Relaxed);
+    Ok(Some(engine))
+}

@@ -1,0 +1,180 @@
+//! The shared context: the kernel's ring of completions, and how many requests are in it.
+
+use crate::errno::{Errno, Outcome};
+use crate::sys::aio_abi::{cmd, IoEvent, Iocb, RingHeader, RING_MAGIC};
+use crate::sys::context::{self, ContextId};
+use crate::sys::files;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// An event whose `data` is this only wakes whoever sleeps in the ring.
+pub const KICK: u64 = 1;
+
+/// Requests asked of `io_setup` unless `aio_init` said otherwise. The kernel doubles it and fills the
+/// last page: 639 slots here. fs.aio-max-nr, 65536 by default, is charged with this number.
+pub const DEFAULT_REQUESTS: u32 = 256;
+
+pub struct Ring {
+    id: ContextId,
+    /// Most requests of ours that may be in the kernel at once.
+    limit: u32,
+    /// Requests in the kernel or completed and not yet reaped. Kicks are not counted.
+    in_ring: AtomicU32,
+}
+
+impl Ring {
+    /// Sets up a context for `requests`, or for fewer when fs.aio-max-nr leaves no more.
+    pub fn new(requests: u32) -> Result<Ring, Errno> {
+        let mut ask = requests.clamp(8, 65_536);
+        let id = loop {
+            match context::io_setup(ask) {
+                Err(Errno::AGAIN) if ask > 8 => ask /= 2,
+                other => break other?,
+            }
+        };
+        let mut ring = Ring {
+            id,
+            limit: 0,
+            in_ring: AtomicU32::new(0),
+        };
+        let header = ring.header();
+        if header.magic != RING_MAGIC {
+            // A kernel whose ring we cannot read: nothing of ours would be right.
+            let _ = context::io_destroy(id);
+            return Err(Errno::NOSYS);
+        }
+        // The kernel hands slots to processors in batches (fs/aio.c: ctx->req_batch), so some may be
+        // out of reach on another processor; a few more stay free for kicks.
+        let slots = header.nr - 1;
+        // SAFETY: sysconf takes no pointer. Asked once per engine, never in a signal handler.
+        let processors = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) }.max(1) as u32;
+        let batch = (slots / (processors * 4)).max(1);
+        ring.limit = slots
+            .saturating_sub(batch * 2 * (processors - 1) + 8)
+            .max(slots / 4)
+            .max(1);
+        Ok(ring)
+    }
+
+    fn header(&self) -> &RingHeader {
+        // SAFETY: the kernel mapped the ring at the context's id, and unmaps it in io_destroy, which we
+        // never call on a ring in use. Nothing but the two atomics changes after io_setup.
+        unsafe { &*(self.id as *const RingHeader) }
+    }
+
+    /// Whether completions wait to be taken: two loads, no system call.
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        let header = self.header();
+        // Acquire pairs with the kernel's smp_wmb before it moves tail (aio_complete).
+        header.head.load(Ordering::Relaxed) != header.tail.load(Ordering::Acquire)
+    }
+
+    /// Where the oldest completion that nobody took lies.
+    pub fn head(&self) -> u32 {
+        self.header().head.load(Ordering::Relaxed)
+    }
+
+    /// Where the next completion will be put.
+    #[inline]
+    pub fn tail(&self) -> u32 {
+        self.header().tail.load(Ordering::Acquire)
+    }
+
+    /// Looks (only looks) through the completions that were put in since `tail` was read for one
+    /// with this `data`: its result. It may be overwritten by then: then it was also reaped, and
+    /// the answer, `None` or the copy, is what its reaper acts on, not we.
+    pub fn peek_since(&self, tail: u32, data: u64) -> Option<i64> {
+        let header = self.header();
+        let first = (self.id + header.header_length as usize) as *const IoEvent;
+        let (mut at, end) = (tail, self.tail());
+        while at != end {
+            // SAFETY: at < nr, inside the mapping; the kernel may be writing another lap: any bits are an IoEvent.
+            let event = unsafe { first.add(at as usize).read_volatile() };
+            if event.data == data {
+                return Some(event.res);
+            }
+            at = (at + 1) % header.nr;
+        }
+        None
+    }
+
+    /// Room for `wanted` more requests? Returns how many places were reserved, up to that.
+    #[inline]
+    pub fn reserve(&self, wanted: u32) -> u32 {
+        let before = self.in_ring.fetch_add(wanted, Ordering::Relaxed);
+        let room = self.limit.saturating_sub(before).min(wanted);
+        if room < wanted {
+            self.in_ring.fetch_sub(wanted - room, Ordering::Relaxed);
+        }
+        room
+    }
+
+    /// Gives back places: of completions taken out, or reserved and not used.
+    #[inline]
+    pub fn release(&self, places: u32) {
+        self.in_ring.fetch_sub(places, Ordering::Relaxed);
+    }
+
+    /// Whether nothing is in the ring: then no event will come by itself.
+    pub fn is_empty(&self) -> bool {
+        self.in_ring.load(Ordering::Relaxed) == 0
+    }
+
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Submits; the kernel has copied the iocbs when it returns. How many it took: it stops at
+    /// the first that it refuses, and says why when that is the first of all.
+    #[inline]
+    pub fn submit(&self, iocbs: &mut [*mut Iocb]) -> Outcome {
+        // SAFETY: the iocbs are live; the buffers that they name are their callers' until completion.
+        unsafe { context::io_submit(self.id, iocbs) }
+    }
+
+    /// Submits one.
+    #[inline]
+    pub fn submit_one(&self, iocb: &mut Iocb) -> Result<(), Errno> {
+        self.submit(&mut [core::ptr::from_mut(iocb)]).map(|_| ())
+    }
+
+    /// Submits `iocb` from a place that stays: io_cancel knows a request by the address it came from.
+    pub fn submit_from(&self, place: *const Iocb, iocb: Iocb) -> Result<(), Errno> {
+        let place = place.cast_mut();
+        // SAFETY: `polls::Queue` has 64 aligned bytes there that nothing else reads as values.
+        unsafe { place.write(iocb) };
+        self.submit(&mut [place]).map(|_| ())
+    }
+
+    /// Asks the kernel to end a poll early. `iocb` is where it was submitted from.
+    pub fn cancel(&self, iocb: *const Iocb) {
+        let _ = context::io_cancel(self.id, iocb);
+    }
+
+    /// Takes what has completed, without waiting.
+    #[inline]
+    pub fn take(&self, inbox: &mut [IoEvent]) -> Outcome {
+        context::io_getevents_now(self.id, inbox)
+    }
+
+    pub fn id(&self) -> ContextId {
+        self.id
+    }
+
+    /// Puts an event into the ring that says nothing: who sleeps there wakes and looks around. A poll
+    /// of an eventfd that is ready, opened for just this: a descriptor kept open would be
+    /// closed by programs that close all they do not know. EMFILE and so on when there is none free.
+    pub fn kick(&self) -> Result<(), Errno> {
+        let fd = files::ready_eventfd()?;
+        let mut iocb = Iocb {
+            data: KICK,
+            opcode: cmd::POLL,
+            fildes: fd as u32,
+            buf: libc::POLLIN as u64,
+            ..Iocb::default()
+        };
+        let submitted = self.submit_one(&mut iocb);
+        files::close(fd);
+        submitted
+    }
+}

@@ -1,0 +1,113 @@
+//! The five system calls of kernel AIO, and `io_pgetevents`.
+
+use super::aio_abi::{IoEvent, Iocb};
+use super::raw::syscall;
+use crate::errno::{Errno, Outcome};
+use libc::timespec;
+
+/// A context's id: the address at which the kernel mapped its ring (`aio_context_t`).
+pub type ContextId = usize;
+
+/// `io_setup(2)`: a context for at least `events` requests in flight.
+/// ENOSYS, EPERM (refused), EAGAIN (fs.aio-max-nr used up), ENOMEM.
+pub fn io_setup(events: u32) -> Result<ContextId, Errno> {
+    let mut id: ContextId = 0;
+    // SAFETY: the kernel writes one word into `id`, which it wants to be 0 beforehand.
+    unsafe {
+        syscall(
+            libc::SYS_io_setup,
+            [events as usize, &raw mut id as usize, 0, 0, 0, 0],
+        )
+    }?;
+    Ok(id)
+}
+
+/// `io_destroy(2)`: waits for what is in flight, then unmaps the ring.
+pub fn io_destroy(context: ContextId) -> Result<(), Errno> {
+    // SAFETY: no pointer is passed; a bad id is EINVAL.
+    unsafe { syscall(libc::SYS_io_destroy, [context, 0, 0, 0, 0, 0]) }.map(|_| ())
+}
+
+/// `io_submit(2)`: how many of `iocbs` were accepted; an error speaks of the first.
+///
+/// # Safety
+/// Each iocb is valid, and the buffers that they name stay so until their events are reaped: the
+/// caller of `aio_read` and its kin guarantees that of its buffer.
+pub unsafe fn io_submit(context: ContextId, iocbs: &mut [*mut Iocb]) -> Outcome {
+    // SAFETY: the slice is a valid array of its length; the rest is our caller's promise.
+    unsafe {
+        syscall(
+            libc::SYS_io_submit,
+            [context, iocbs.len(), iocbs.as_mut_ptr() as usize, 0, 0, 0],
+        )
+    }
+}
+
+/// `io_cancel(2)`: EINPROGRESS means that it will end, with an event; EINVAL that it can't be cancelled.
+pub fn io_cancel(context: ContextId, iocb: *const Iocb) -> Result<(), Errno> {
+    let mut event = IoEvent::default();
+    let arguments = [context, iocb as usize, &raw mut event as usize, 0, 0, 0];
+    // SAFETY: the kernel reads the iocb's key (a bad address is EFAULT) and compares the address.
+    unsafe { syscall(libc::SYS_io_cancel, arguments) }.map(|_| ())
+}
+
+/// `io_getevents(2)` without waiting: takes what has completed, at most `inbox.len()`.
+pub fn io_getevents_now(context: ContextId, inbox: &mut [IoEvent]) -> Outcome {
+    let zero = timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let arguments = [
+        context,
+        0,
+        inbox.len(),
+        inbox.as_mut_ptr() as usize,
+        &raw const zero as usize,
+        0,
+    ];
+    // SAFETY: the kernel writes at most inbox.len() events into the slice, which lives through the call.
+    unsafe { syscall(libc::SYS_io_getevents, arguments) }
+}
+
+/// `SYS_io_pgetevents`, which the libc crate lacks for glibc (asm/unistd.h).
+#[cfg(target_arch = "x86_64")]
+const SYS_IO_PGETEVENTS: libc::c_long = 333;
+#[cfg(target_arch = "aarch64")]
+const SYS_IO_PGETEVENTS: libc::c_long = 292;
+
+/// `struct __aio_sigset`: the mask that `io_pgetevents` puts in place while it waits.
+#[repr(C)]
+struct AioSigset {
+    mask: *const u64,
+    bytes: usize,
+}
+
+/// `io_pgetevents(2)`: waits until one event or more is there, with `mask` in place of the thread's
+/// own for just that time. EINTR: a signal handler ran and no event was taken; ETIMEDOUT never: 0.
+///
+/// # Safety
+/// `inbox` is valid for writes of `room` events for as long as the call can last, which, when the
+/// thread is cancelled inside, is longer than the calling frame: it must not be on the stack.
+#[inline(always)]
+pub unsafe fn io_pgetevents(
+    context: ContextId,
+    inbox: *mut IoEvent,
+    room: usize,
+    timeout: *const timespec,
+    mask: &u64,
+) -> Outcome {
+    let sigset = AioSigset {
+        mask,
+        bytes: size_of::<u64>(),
+    };
+    let arguments = [
+        context,
+        1,
+        room,
+        inbox as usize,
+        timeout as usize,
+        &raw const sigset as usize,
+    ];
+    // SAFETY: `mask` and `sigset` are live; the inbox is our caller's promise.
+    unsafe { syscall(SYS_IO_PGETEVENTS, arguments) }
+}

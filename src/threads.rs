@@ -1,0 +1,73 @@
+//! The library's own threads: detached, named, all signals blocked for life.
+
+use crate::engine::Engine;
+use crate::errno::Errno;
+use crate::sys::threads::{set_mask, LIBRARY_THREAD_MASK};
+use libc::c_void;
+
+/// What a thread is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Completion,
+    Helper,
+}
+
+/// Enough for our frames; where the program's thread-local storage needs more, the default serves.
+const STACK: usize = 128 << 10;
+
+/// Starts a thread. EAGAIN: the system has no more to give. Not async-signal-safe; signals blocked.
+pub fn start(role: Role, engine: &'static Engine) -> Result<(), Errno> {
+    let entry = match role {
+        Role::Completion => completion_entry,
+        Role::Helper => helper_entry,
+    };
+    let engine = core::ptr::from_ref(engine).cast_mut().cast::<c_void>();
+    [Some(STACK), None]
+        .into_iter()
+        .find(|&stack| create(stack, entry, engine))
+        .map(|_| ())
+        .ok_or(Errno::AGAIN)
+}
+
+fn create(
+    stack: Option<usize>,
+    entry: extern "C" fn(*mut c_void) -> *mut c_void,
+    argument: *mut c_void,
+) -> bool {
+    let mut attributes = core::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let mut thread: libc::pthread_t = 0;
+    // SAFETY: attributes are initialised before use and destroyed after; the entry takes an engine.
+    unsafe {
+        if libc::pthread_attr_init(attributes.as_mut_ptr()) != 0 {
+            return false;
+        }
+        libc::pthread_attr_setdetachstate(attributes.as_mut_ptr(), libc::PTHREAD_CREATE_DETACHED);
+        if let Some(bytes) = stack {
+            libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), bytes);
+        }
+        let created = libc::pthread_create(&raw mut thread, attributes.as_ptr(), entry, argument) == 0;
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        created
+    }
+}
+
+fn prepare(name: &core::ffi::CStr) {
+    set_mask(LIBRARY_THREAD_MASK);
+    // SAFETY: a name of at most 15 bytes; slack in nanoseconds: helpers linger for less than the default 50 us.
+    unsafe {
+        libc::prctl(libc::PR_SET_NAME, name.as_ptr());
+        libc::prctl(libc::PR_SET_TIMERSLACK, 1000usize);
+    }
+}
+
+extern "C" fn completion_entry(engine: *mut c_void) -> *mut c_void {
+    prepare(c"aio-complete");
+    // SAFETY: `start` was given an engine that lives for ever.
+    crate::completion_thread::run(unsafe { &*engine.cast::<Engine>() })
+}
+
+extern "C" fn helper_entry(engine: *mut c_void) -> *mut c_void {
+    prepare(c"aio-helper");
+    // SAFETY: `start` was given an engine that lives for ever.
+    crate::helpers::helper_thread(unsafe { &*engine.cast::<Engine>() })
+}

@@ -1,0 +1,419 @@
+//! Waiting: `aio_suspend` and LIO_WAIT. The roles and the reasons are in `wake`.
+//!
+//! Both are cancellation points. A thread that is cancelled in the middle of a wait is unwound through the
+//! frames of this file, so they are `extern "C-unwind"` and hold nothing with a destructor (signal
+//! masks are saved and put back by hand); what must be undone is undone by [`cancelled`].
+
+// C-unwind is about unwinding: none of these functions is called from C.
+#![allow(improper_ctypes_definitions)]
+
+use crate::abi::{Aiocb, AiocbRef};
+use crate::direct;
+use crate::engine::Engine;
+use crate::errno::Errno;
+use crate::fork;
+use crate::helpers::{later, run_own};
+use crate::lock::Blocked;
+use crate::pool::Number;
+use crate::reap;
+use crate::request::{find, flag, BOUNCED, SUBMITTING};
+use crate::sys::context::io_pgetevents;
+use crate::sys::threads::{futex_wait, handlers_all_restart, now, self_id, set_mask};
+use crate::wake::{
+    hand_over, is_stalled, stop_leading, take_over, try_lead, Waiter, ASLEEP, AWAKE, INBOX, IN_RING,
+    PATIENCE, SEVERAL,
+};
+use core::mem::ManuallyDrop;
+use core::sync::atomic::Ordering;
+use libc::{c_int, c_void, timespec};
+
+/// What is waited for: one of the list (`batch` 0), or the end of a batch whose requests are in the list.
+#[derive(Clone, Copy)]
+pub struct Goal {
+    list: *const *const Aiocb,
+    count: usize,
+    batch: Number,
+}
+
+impl Goal {
+    /// # Safety
+    /// `list` has `count` entries, each NULL or a valid aiocb, until the wait is over: the caller of
+    /// aio_suspend or lio_listio guarantees it.
+    pub unsafe fn new(list: *const *const Aiocb, count: usize, batch: Number) -> Goal {
+        Goal { list, count, batch }
+    }
+
+    fn entries(self) -> impl Iterator<Item = AiocbRef> {
+        // SAFETY: promised to `new`.
+        (0..self.count).filter_map(move |at| unsafe { AiocbRef::new(*self.list.add(at)) })
+    }
+
+    fn reached(self, engine: &Engine) -> bool {
+        match engine.batches.get(self.batch) {
+            Some(batch) => batch.pending.load(Ordering::SeqCst) == 0,
+            None => self.entries().any(|aiocb| !aiocb.in_progress()),
+        }
+    }
+
+    /// `None`: nothing to wait for at all. `Some(true)`: no need to wait. An aiocb that no request
+    /// is known for (a parent's, garbage, or one that a thread is just submitting, perhaps
+    /// below this very signal handler) counts as an answer: the caller looks and decides.
+    fn answered(self, engine: &Engine) -> Option<bool> {
+        let mut any = None;
+        for aiocb in self.entries() {
+            let known = aiocb.in_progress()
+                && find(&engine.requests, aiocb)
+                    .is_some_and(|(_, request)| !matches!(request.state(), SUBMITTING | BOUNCED));
+            any = Some(!known);
+            if !known {
+                break;
+            }
+        }
+        any
+    }
+
+    /// Whether the ring has, or will have, a part in it.
+    fn needs_ring(self, engine: &Engine) -> bool {
+        self.entries().any(|aiocb| {
+            aiocb.in_progress()
+                && find(&engine.requests, aiocb).is_some_and(|(_, request)| !request.has(flag::OFF_RING))
+        })
+    }
+
+    fn run_own(self, engine: &Engine) -> bool {
+        let blocked = Blocked::new();
+        self.entries().any(|aiocb| {
+            aiocb.in_progress()
+                && find(&engine.requests, aiocb).is_some_and(|(handle, _)| run_own(engine, &blocked, handle))
+        })
+    }
+
+    /// Puts the waiter's number where completions find it. SeqCst: `wake`, rule 1.
+    fn register(self, engine: &Engine, number: Number) {
+        if let Some(batch) = engine.batches.get(self.batch) {
+            batch.waiter.store(number, Ordering::SeqCst);
+            return;
+        }
+        for aiocb in self.entries().filter(|aiocb| aiocb.in_progress()) {
+            let Some((_, request)) = find(&engine.requests, aiocb) else {
+                continue;
+            };
+            let before = request
+                .waiter
+                .compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst)
+                .unwrap_or_else(|w| w);
+            if before != 0 && before != number {
+                request.waiter.store(SEVERAL, Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn unregister(self, engine: &Engine, number: Number) {
+        for aiocb in self.entries().filter(|aiocb| aiocb.in_progress()) {
+            if let Some((_, request)) = find(&engine.requests, aiocb) {
+                let _ = request
+                    .waiter
+                    .compare_exchange(number, 0, Ordering::Relaxed, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// One sleep, as `cancelled` must know it.
+struct Sleep<'a> {
+    engine: &'a Engine,
+    number: Number,
+    waiter: &'a Waiter,
+    goal: Goal,
+    leads: bool,
+}
+
+/// `aio_suspend` on a list that was not empty. Async-signal-safe, a cancellation point.
+pub extern "C-unwind" fn suspend(
+    engine: &Engine,
+    goal: Goal,
+    deadline: Option<&timespec>,
+) -> Result<(), Errno> {
+    if goal.reached(engine) {
+        return Ok(());
+    }
+    reap::reap_if_any(engine);
+    match goal.answered(engine) {
+        None | Some(true) => Ok(()),
+        Some(false) => wait(engine, goal, deadline),
+    }
+}
+
+/// Waits until the goal is reached. EAGAIN: the deadline passed, or memory is out. EINTR.
+pub extern "C-unwind" fn wait(engine: &Engine, goal: Goal, deadline: Option<&timespec>) -> Result<(), Errno> {
+    let Some(number) = engine.waiters.take() else {
+        return Err(Errno::AGAIN);
+    };
+    let Some(waiter) = engine.waiters.get(number) else {
+        return Err(Errno::AGAIN);
+    };
+    let sleep = Sleep {
+        engine,
+        number,
+        waiter,
+        goal,
+        leads: false,
+    };
+    let answer = wait_as(&sleep, deadline);
+    if fork::is_current(engine) {
+        goal.unregister(engine, number);
+        engine.waiters.give(number);
+        // An invitation to lead that came too late for us is another's.
+        hand_over(engine);
+    }
+    answer
+}
+
+extern "C-unwind" fn wait_as(sleep: &Sleep, deadline: Option<&timespec>) -> Result<(), Errno> {
+    let Sleep {
+        engine, waiter, goal, ..
+    } = *sleep;
+    loop {
+        waiter.word.store(AWAKE, Ordering::SeqCst);
+        if goal.reached(engine) {
+            return Ok(());
+        }
+        if deadline.is_none() && engine.held.load(Ordering::SeqCst) != 0 && goal.run_own(engine) {
+            continue;
+        }
+        let needs_ring = goal.needs_ring(engine);
+        let slept = match needs_ring.then(|| lead(sleep, deadline)).flatten() {
+            Some(led) => led,
+            None => follow(sleep, deadline, needs_ring),
+        };
+        if !fork::is_current(engine) {
+            // A handler forked on top of us, and we are in the child: nothing here will ever complete.
+            return Err(Errno::INTR);
+        }
+        if goal.reached(engine) {
+            return Ok(());
+        }
+        match slept {
+            Err(Errno::INTR) if deadline.is_some() || !handlers_all_restart() => return Err(Errno::INTR),
+            _ => {}
+        }
+        if deadline.is_some_and(|deadline| remaining(deadline).is_none()) {
+            return Err(Errno::AGAIN);
+        }
+    }
+}
+
+/// Waits as the leader, until something happened. `None`: somebody else leads.
+extern "C-unwind" fn lead(sleep: &Sleep, deadline: Option<&timespec>) -> Option<Result<(), Errno>> {
+    let Sleep {
+        engine, waiter, goal, ..
+    } = *sleep;
+    let me = self_id();
+    // By hand, not by a guard: no destructor may be live where a cancellation unwinds.
+    let before = set_mask(!0);
+    let blocked = &ManuallyDrop::new(Blocked::library_thread());
+    if !try_lead(engine, me) && !(is_stalled(engine) && take_over(engine, me)) {
+        set_mask(before);
+        return None;
+    }
+    // What only the ring can complete, the leader sees; for the rest it must be findable.
+    let findable = engine.held.load(Ordering::SeqCst) != 0;
+    if findable {
+        goal.register(engine, sleep.number);
+    }
+    waiter.word.store(IN_RING, Ordering::SeqCst);
+    let mut slept = Ok(());
+    if !goal.reached(engine) {
+        let patience = timespec {
+            tv_sec: 0,
+            tv_nsec: PATIENCE,
+        };
+        let left = deadline.map(|deadline| {
+            remaining(deadline).unwrap_or(timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            })
+        });
+        let limit = match left {
+            Some(left) if !findable || left.tv_sec == 0 && left.tv_nsec < PATIENCE => Some(left),
+            None if !findable => None,
+            _ => Some(patience),
+        };
+        slept = sleep_in_ring(
+            &Sleep {
+                leads: true,
+                ..*sleep
+            },
+            limit.as_ref(),
+            before,
+        );
+    }
+    waiter.word.store(AWAKE, Ordering::SeqCst);
+    if fork::is_current(engine) {
+        process_inbox(engine, blocked, waiter);
+        direct::drain_line(engine, blocked);
+        stop_leading(engine, me);
+    }
+    set_mask(before);
+    Some(slept)
+}
+
+/// Acts on the events of an inbox, each exactly once, whoever's frame they were meant for.
+fn process_inbox(engine: &Engine, blocked: &Blocked, waiter: &Waiter) {
+    for event in &waiter.inbox {
+        // Filled from the front; 0 is what nobody filled since.
+        let data = event.data.swap(0, Ordering::Relaxed);
+        if data == 0 {
+            return;
+        }
+        reap::process(engine, blocked, data, event.res.load(Ordering::Relaxed) as i64);
+    }
+}
+
+/// Waits on the futex word of one's own.
+extern "C-unwind" fn follow(sleep: &Sleep, deadline: Option<&timespec>, may_lead: bool) -> Result<(), Errno> {
+    let Sleep {
+        engine, waiter, goal, ..
+    } = *sleep;
+    goal.register(engine, sleep.number);
+    if may_lead {
+        waiter.may_lead.store(1, Ordering::SeqCst);
+        engine.followers.fetch_add(1, Ordering::SeqCst);
+    }
+    waiter.word.store(ASLEEP, Ordering::SeqCst);
+    let mut slept = Ok(());
+    // After the word: `wake`, rules 1 and 3.
+    if !goal.reached(engine) && !(may_lead && engine.leader.load(Ordering::SeqCst) == 0) {
+        let patience = later(now(), PATIENCE);
+        let limit = match deadline {
+            Some(deadline) if !may_lead || is_before(deadline, &patience) => Some(*deadline),
+            None if !may_lead => None,
+            _ => Some(patience),
+        };
+        slept = sleep_on_word(sleep, limit.as_ref());
+    }
+    if may_lead {
+        waiter.may_lead.store(0, Ordering::SeqCst);
+        engine.followers.fetch_sub(1, Ordering::SeqCst);
+    }
+    slept
+}
+
+fn is_before(one: &timespec, other: &timespec) -> bool {
+    (one.tv_sec, one.tv_nsec) < (other.tv_sec, other.tv_nsec)
+}
+
+/// How long until `deadline`; `None`: it has passed.
+fn remaining(deadline: &timespec) -> Option<timespec> {
+    let now = now();
+    if !is_before(&now, deadline) {
+        return None;
+    }
+    let (mut seconds, mut nanoseconds) = (deadline.tv_sec - now.tv_sec, deadline.tv_nsec - now.tv_nsec);
+    if nanoseconds < 0 {
+        (seconds, nanoseconds) = (seconds - 1, nanoseconds + 1_000_000_000);
+    }
+    Some(timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds,
+    })
+}
+
+/// `CLOCK_MONOTONIC` in `timeout` from now, saturating.
+pub fn deadline_in(timeout: &timespec) -> timespec {
+    let now = now();
+    let nanoseconds = now.tv_nsec + timeout.tv_nsec;
+    timespec {
+        tv_sec: now
+            .tv_sec
+            .saturating_add(timeout.tv_sec)
+            .saturating_add(nanoseconds / 1_000_000_000),
+        tv_nsec: nanoseconds % 1_000_000_000,
+    }
+}
+
+/// `struct _pthread_cleanup_buffer` (pthread.h).
+#[repr(C)]
+struct CleanupBuffer {
+    words: [usize; 4],
+}
+
+const ASYNCHRONOUS: c_int = 1;
+
+extern "C-unwind" {
+    fn pthread_setcanceltype(kind: c_int, before: *mut c_int) -> c_int;
+    fn _pthread_cleanup_push(
+        buffer: *mut CleanupBuffer,
+        routine: extern "C-unwind" fn(*mut c_void),
+        argument: *mut c_void,
+    );
+    fn _pthread_cleanup_pop(buffer: *mut CleanupBuffer, execute: c_int);
+}
+
+/// Runs `wait` as a cancellation point: the thread may be cancelled inside, after `cancelled` was called.
+#[inline(always)]
+extern "C-unwind" fn cancellable(
+    sleep: &Sleep,
+    limit: Option<&timespec>,
+    mask: u64,
+    wait: unsafe extern "C-unwind" fn(&Sleep, Option<&timespec>, u64) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    let mut buffer = CleanupBuffer { words: [0; 4] };
+    let mut kind = 0;
+    // SAFETY: the buffer lives in this frame and is popped in it; the frames between here and the
+    // cancelled instruction are plain. Asynchronous cancelling covers the one system call in `wait`.
+    unsafe {
+        _pthread_cleanup_push(
+            &raw mut buffer,
+            cancelled,
+            core::ptr::from_ref(sleep).cast_mut().cast(),
+        );
+        pthread_setcanceltype(ASYNCHRONOUS, &raw mut kind);
+        let slept = wait(sleep, limit, mask);
+        pthread_setcanceltype(kind, &raw mut kind);
+        _pthread_cleanup_pop(&raw mut buffer, 0);
+        slept
+    }
+}
+
+extern "C-unwind" fn sleep_in_ring(sleep: &Sleep, limit: Option<&timespec>, mask: u64) -> Result<(), Errno> {
+    cancellable(sleep, limit, mask, in_ring)
+}
+
+extern "C-unwind" fn sleep_on_word(sleep: &Sleep, limit: Option<&timespec>) -> Result<(), Errno> {
+    cancellable(sleep, limit, 0, on_word)
+}
+
+unsafe extern "C-unwind" fn in_ring(sleep: &Sleep, limit: Option<&timespec>, mask: u64) -> Result<(), Errno> {
+    let inbox = sleep.waiter.inbox.as_ptr().cast_mut().cast();
+    let limit = limit.map_or(core::ptr::null(), core::ptr::from_ref);
+    // SAFETY: the inbox lies in a pool's slot, which is never unmapped, and holds INBOX events.
+    unsafe { io_pgetevents(sleep.engine.ring.id(), inbox, INBOX, limit, &mask) }.map(|_| ())
+}
+
+unsafe extern "C-unwind" fn on_word(sleep: &Sleep, limit: Option<&timespec>, _: u64) -> Result<(), Errno> {
+    futex_wait(&sleep.waiter.word, ASLEEP, limit).map(|_| ())
+}
+
+/// The thread is cancelled in its sleep: what it took out of the ring is completed, and who waits learns
+/// that somebody else must lead.
+extern "C-unwind" fn cancelled(argument: *mut c_void) {
+    // SAFETY: the sleep of the frame that pushed this routine, which is still there.
+    let sleep = unsafe { &*argument.cast::<Sleep>() };
+    let engine = sleep.engine;
+    let blocked = Blocked::new();
+    if sleep.leads {
+        process_inbox(engine, &blocked, sleep.waiter);
+        stop_leading(engine, self_id());
+    } else if sleep.waiter.may_lead.swap(0, Ordering::SeqCst) == 1 {
+        engine.followers.fetch_sub(1, Ordering::SeqCst);
+    }
+    sleep.waiter.word.store(AWAKE, Ordering::SeqCst);
+    sleep.goal.unregister(engine, sleep.number);
+    if let Some(batch) = engine.batches.get(sleep.goal.batch) {
+        batch.waiter.store(0, Ordering::SeqCst);
+        crate::complete::drop_batch(engine, sleep.goal.batch);
+    }
+    engine.waiters.give(sleep.number);
+    hand_over(engine);
+}
