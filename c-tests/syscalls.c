@@ -107,7 +107,7 @@ CASE(unused_it_makes_no_system_call_of_its_own)
             FAIL("system call %ld is made %ld times", number, trace.counts[number]);
 }
 
-#define BATCH 64
+#define BATCH 32
 
 static int batch_fd;
 
@@ -154,6 +154,7 @@ static void cached_reads(void)
 
     CHECK_EQ(pwrite(fd, buffer, sizeof buffer, 0), (ssize_t)sizeof buffer);
     CHECK_EQ(read_now(fd, buffer, sizeof buffer, 0), (ssize_t)sizeof buffer);
+    nap(100); /* new threads go to sleep first */
     marker();
     for (int i = 0; i < 100; i++) {
         prepare(&cb, fd, buffer, sizeof buffer, 0);
