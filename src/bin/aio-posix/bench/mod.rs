@@ -36,13 +36,13 @@ pub struct Options {
     /// Measure this cell; may be repeated (--list names them)
     #[arg(long, value_name = "NAME", conflicts_with = "full")]
     cell: Vec<String>,
-    /// Measure at this depth instead of the cells' own; may be repeated
+    /// Measure at this depth instead of the cells' own; may be repeated, or a list: 1,32
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=65_536))]
     depth: Vec<u32>,
     /// Rounds, whose median is shown [default: 3, with --full 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// Length of one measurement in seconds
+    /// Length of one measurement, in seconds
     #[arg(long, value_name = "S", default_value_t = 0.6, value_parser = seconds)]
     seconds: f64,
     /// Let libaio and io_uring submit all that is ready in one call, not one call a request

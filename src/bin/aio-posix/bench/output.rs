@@ -93,6 +93,7 @@ fn series(series: &Series, main: Metric) -> Value {
         Some(Failure::Failed(reason)) => json!({ "failed": reason }),
         None => json!({
             "median": series.median(main), "min": series.least(main), "max": series.most(main),
+            "rounds": series.samples.iter().map(|sample| sample.value).collect::<Vec<f64>>(),
             "p99_ns": series.median(LATENCY), "cpu_ns": series.median(PROCESSOR),
         }),
     }
