@@ -38,8 +38,9 @@ mod model {
 }
 
 use std::path::Path;
+use std::time::Duration;
 
-use model::run::{Library, CHILD_VARIABLE, WANTED_VARIABLE};
+use model::run::{Library, CHILD_VARIABLE, PATIENCE_VARIABLE, WANTED_VARIABLE};
 use model::session;
 
 #[test]
@@ -66,10 +67,8 @@ fn child_process_of_the_model_test() {
     let text = std::fs::read_to_string(directory.join("program")).expect("read the program");
     let plan = model::plan::Plan::new(&text.parse().expect("a program"));
     let shared = model::log::Shared::open(Path::new(memory), &plan).expect("open the shared memory");
-    model::child::run(
-        plan,
-        shared,
-        directory,
-        &std::env::var(WANTED_VARIABLE).unwrap_or_default(),
-    );
+    let wanted = std::env::var(WANTED_VARIABLE).unwrap_or_default();
+    let patience = std::env::var(PATIENCE_VARIABLE).ok().and_then(|text| text.parse().ok());
+    let patience = patience.map_or(model::session::PATIENCE, Duration::from_millis);
+    model::child::run(plan, shared, directory, &wanted, patience);
 }

@@ -18,9 +18,6 @@ use super::program::{Object, What};
 const FIRST_SLOT: i32 = 100;
 const FIRST_ANCHOR: i32 = 300;
 
-/// How long a request may take: only a hang detector, far above what a busy machine needs.
-pub const PATIENCE: Duration = Duration::from_secs(12);
-
 pub struct World {
     pub shared: Shared,
     pub plan: Plan,
@@ -31,6 +28,8 @@ pub struct World {
     /// What was submitted, in order, as far as its submitting call came back.
     pub submitted: Mutex<Vec<u32>>,
     pub next_spare: AtomicU32,
+    /// How long a request may take.
+    pub patience: Duration,
 }
 
 // SAFETY: the aiocbs are touched by one submitting thread, and from then on only given to the functions under test.
@@ -159,7 +158,7 @@ pub fn blank() -> Record {
 }
 
 /// Runs the program of `directory` to its end. Does not come back when a request never completes.
-pub fn run(plan: Plan, shared: Shared, directory: &Path, wanted_library: &str) {
+pub fn run(plan: Plan, shared: Shared, directory: &Path, wanted_library: &str, patience: Duration) {
     let aiocbs = vec![0u128; plan.requests.len() * size_of::<libc::aiocb>().div_ceil(16)];
     let mut elements = vec![Vec::new(); plan.requests.len()];
     for request in plan.requests.iter().filter(|request| request.what != What::Nop) {
@@ -174,6 +173,7 @@ pub fn run(plan: Plan, shared: Shared, directory: &Path, wanted_library: &str) {
         elements,
         submitted: Mutex::new(Vec::new()),
         next_spare: AtomicU32::new(0),
+        patience,
     };
     let world = WORLD.get_or_init(|| world);
     world.next_spare.store(world.plan.first_spare, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::calls;
-use super::child::{anchor, blank, cancel, fill, world, World, PATIENCE};
+use super::child::{anchor, blank, cancel, fill, world, World};
 use super::log::{problems, Kind, Record};
 use super::plan::{is_file, is_write};
 use super::program::{Notify, What};
@@ -62,15 +62,19 @@ fn spare_transfer(world: &World, what: What, end: u32) -> bool {
 
 /// Gives every waiting reader something, or makes room for every waiting writer, in turn.
 pub fn unblock(world: &World, round: u32) {
-    let what = if round % 2 == 0 { What::Feed } else { What::Take };
     for end in 0..world.plan.ends() {
-        spare_transfer(world, what, end);
+        if round % 2 == 0 {
+            spare_transfer(world, What::Feed, end);
+        } else {
+            // Room for a few writers, not all: the next ones wait for the next round.
+            (0..8).all(|_| spare_transfer(world, What::Take, end));
+        }
     }
 }
 
 /// Ends a child that does not get on, once that cannot be the machine's slowness any more.
 pub fn give_up_after(world: &World, rounds: u32) {
-    if Duration::from_millis(15) * rounds > PATIENCE {
+    if Duration::from_millis(15) * rounds > world.patience {
         give_up(world);
     }
 }
@@ -106,7 +110,7 @@ pub fn finish(world: &'static World) {
             unblock(world, rounds);
             rounds += 1;
         }
-        if start.elapsed() > PATIENCE {
+        if start.elapsed() > world.patience {
             give_up(world);
         }
     }
@@ -130,7 +134,7 @@ pub fn await_notifications(world: &World, ids: &[u32]) {
         if world.plan.request(*id).notify == Notify::None {
             continue;
         }
-        while world.shared.notified(*id).load(Ordering::Acquire) == 0 && start.elapsed() < PATIENCE {
+        while world.shared.notified(*id).load(Ordering::Acquire) == 0 && start.elapsed() < world.patience {
             std::thread::sleep(Duration::from_micros(100));
         }
     }

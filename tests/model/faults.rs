@@ -8,6 +8,7 @@ use super::log::{problems, Kind, Record};
 use super::plan::{initial, Plan, INITIAL_SIZE};
 use super::program::What;
 use super::run::{run, Library, Observation};
+use super::session::PATIENCE;
 use crate::common;
 use crate::common::process::Ending;
 
@@ -64,7 +65,7 @@ fn honest() -> &'static Honest {
         let program = PROGRAM.parse().expect("the program above");
         let plan = Plan::new(&program);
         let directory = common::scratch_directory();
-        let mut seen = run(&program, &plan, &Library::Libc, directory.path()).expect("run the program");
+        let mut seen = run(&program, &plan, &Library::Libc, directory.path(), PATIENCE).expect("run the program");
         // Room between the ticks, for events that did not happen.
         for record in &mut seen.records {
             record.before *= 100;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::calls::{self, errno};
-use super::child::{blank, submit, World, PATIENCE, PROCESS};
+use super::child::{blank, submit, World, PROCESS};
 use super::drain::{await_notifications, give_up_forked};
 use super::log::{problems, Kind, Record, NOTHING};
 
@@ -54,7 +54,7 @@ pub fn fork(world: &'static World, requests: &[u32]) {
 fn run_child(world: &World, group: u32, inherited: &[u32], requests: &[u32]) {
     // Whatever happens, this process ends.
     // SAFETY: the default action of SIGALRM ends the process.
-    unsafe { libc::alarm(PATIENCE.as_secs() as u32 + 2) };
+    unsafe { libc::alarm(world.patience.as_secs() as u32 + 2) };
     for id in inherited {
         let cb = world.aiocb(*id);
         let before = world.shared.tick();
@@ -84,7 +84,7 @@ fn run_child(world: &World, group: u32, inherited: &[u32], requests: &[u32]) {
     while !pending.is_empty() {
         suspend(world, &pending, 1);
         pending.retain(|id| world.look(*id, 0) == libc::EINPROGRESS);
-        if start.elapsed() > PATIENCE {
+        if start.elapsed() > world.patience {
             give_up_forked(&pending);
         }
     }
@@ -124,7 +124,7 @@ fn use_pipe(world: &World) {
         let fed = libc::write(writer, b"by child".as_ptr().cast(), 8) == 8;
         let start = Instant::now();
         while libc::aio_error(&cb) == libc::EINPROGRESS {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > world.patience {
                 world.problem(NOTHING, problems::CHILD_PIPE, -1);
                 libc::_exit(3);
             }

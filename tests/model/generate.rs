@@ -83,24 +83,8 @@ fn list(elements: impl Strategy<Value = Vec<Io>>) -> impl Strategy<Value = Op> {
     })
 }
 
-/// More small requests on one slot than a kernel context has room for.
 fn crowd() -> impl Strategy<Value = Op> {
-    let elements = (io(true), 300usize..700).prop_map(|(first, count)| {
-        let element = |number: usize| {
-            // The opcode varies, the slot does not; a block each, in turn.
-            let what = if number % 3 == 0 { What::Write } else { What::Read };
-            Io {
-                what,
-                block: (number % 12) as i8,
-                blocks: 1,
-                skew: 0,
-                priority: 0,
-                ..first
-            }
-        };
-        (0..count).map(element).collect::<Vec<_>>()
-    });
-    list(elements)
+    (any::<bool>(), 1u16..700, io(true)).prop_map(|(wait, count, first)| Op::Crowd { wait, count, first })
 }
 
 fn op(features: Features) -> BoxedStrategy<Op> {

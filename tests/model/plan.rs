@@ -178,31 +178,14 @@ impl Plan {
         let ends = self.ends();
         match op {
             Op::Submit(io) => Step::Submit(self.add(io, None)),
-            Op::List {
-                wait,
-                notify,
-                elements,
-            } => {
-                let list = self.requests.len() as u32;
-                // LIO_WAIT has no notification of the list.
-                let notify = if *wait { Notify::None } else { *notify };
-                self.requests.push(Request {
-                    id: list,
-                    what: What::List,
-                    target: Target::Slot(0),
-                    offset: 0,
-                    length: 0,
-                    priority: 0,
-                    notify,
-                    buffer: 0,
-                    list: None,
-                });
-                let elements = elements.iter().map(|io| self.add(io, Some(list))).collect();
-                Step::List {
-                    list,
-                    wait: *wait,
-                    elements,
-                }
+            Op::List { wait, notify, elements } => self.list(*wait, *notify, elements),
+            Op::Crowd { wait, count, first } => {
+                let element = |number: u16| {
+                    let what = if number % 3 == 0 { What::Write } else { What::Read };
+                    Io { what, block: (number % 12) as i8, blocks: 1, skew: 0, priority: 0, ..*first }
+                };
+                let elements: Vec<Io> = (0..*count).map(element).collect();
+                self.list(*wait, first.notify, &elements)
             }
             Op::Suspend { timeout, picks } => Step::Suspend {
                 timeout: *timeout,
@@ -256,6 +239,25 @@ impl Plan {
                 end: u32::from(*end) % ends,
             },
         }
+    }
+
+    fn list(&mut self, wait: bool, notify: Notify, elements: &[Io]) -> Step {
+        let list = self.requests.len() as u32;
+        // LIO_WAIT has no notification of the list.
+        let notify = if wait { Notify::None } else { notify };
+        self.requests.push(Request {
+            id: list,
+            what: What::List,
+            target: Target::Slot(0),
+            offset: 0,
+            length: 0,
+            priority: 0,
+            notify,
+            buffer: 0,
+            list: None,
+        });
+        let elements = elements.iter().map(|io| self.add(io, Some(list))).collect();
+        Step::List { list, wait, elements }
     }
 
     fn has_file(&self) -> bool {

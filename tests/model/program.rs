@@ -69,6 +69,13 @@ pub enum Op {
         notify: Notify,
         elements: Vec<Io>,
     },
+    /// A list of more small requests on one slot than a kernel context has room for: `first` again and again, each at
+    /// the next block, every third one a write.
+    Crowd {
+        wait: bool,
+        count: u16,
+        first: Io,
+    },
     /// aio_suspend on requests counted back from the newest; no time-out if it is negative (milliseconds).
     Suspend {
         timeout: i32,
@@ -199,6 +206,9 @@ impl fmt::Display for Op {
                     name_of(&NOTIFIES, *notify)
                 )?;
                 elements.iter().try_for_each(|io| write!(f, "\n  element {io}"))
+            }
+            Op::Crowd { wait, count, first } => {
+                write!(f, "crowd {} count {count} {first}", if *wait { "wait" } else { "nowait" })
             }
             Op::Suspend { timeout, picks } => write!(f, "suspend {timeout}{}", Numbers(picks)),
             Op::Poll { pick } => write!(f, "poll {pick}"),
@@ -333,6 +343,11 @@ fn add_line(program: &mut Program, line: &str) -> Result<(), String> {
             wait: words.word()? == "wait",
             notify: named(&NOTIFIES, &words.labelled::<String>("notify")?)?,
             elements: Vec::new(),
+        },
+        "crowd" => Op::Crowd {
+            wait: words.word()? == "wait",
+            count: words.labelled("count")?,
+            first: words.io()?,
         },
         "suspend" => {
             let timeout = words.number()?;

@@ -12,11 +12,10 @@ use super::log::{Record, Shared};
 use super::plan::{initial, is_file, is_read, is_write, Plan, CANARY, INITIAL_SIZE};
 use super::program::Program;
 
-/// The child gives up earlier by itself; this is for one that cannot.
-const LIMIT: Duration = Duration::from_secs(40);
-
 /// Names the child's directory and the shared memory, and makes a process the child.
 pub const CHILD_VARIABLE: &str = "AIO_MODEL_CHILD";
+/// The milliseconds after which the child gives up; the parent ends one that cannot.
+pub const PATIENCE_VARIABLE: &str = "AIO_MODEL_PATIENCE";
 pub const CHILD_TEST: &str = "child_process_of_the_model_test";
 /// What the path of the library under test must contain.
 pub const WANTED_VARIABLE: &str = "AIO_MODEL_WANTED";
@@ -46,6 +45,7 @@ pub fn run(
     plan: &Plan,
     library: &Library,
     directory: &Path,
+    patience: Duration,
 ) -> Result<Observation, String> {
     let complain = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
     fs::write(directory.join("program"), program.to_string()).map_err(complain("write the program"))?;
@@ -68,6 +68,7 @@ pub fn run(
             CHILD_VARIABLE,
             format!("{}\n{}", directory.display(), shared.path()),
         )
+        .env(PATIENCE_VARIABLE, patience.as_millis().to_string())
         .env_remove("LD_PRELOAD");
     match library {
         Library::Libc => command.env(WANTED_VARIABLE, "libc.so"),
@@ -75,7 +76,7 @@ pub fn run(
             .env("LD_PRELOAD", path)
             .env(WANTED_VARIABLE, "libaio_posix"),
     };
-    let outcome = process::run(&mut command, LIMIT).map_err(complain("start the child"))?;
+    let outcome = process::run(&mut command, 3 * patience).map_err(complain("start the child"))?;
     let records = shared.records()?;
     let mut buffers = vec![Vec::new(); plan.requests.len()];
     for id in records.iter().map(|record| record.subject) {

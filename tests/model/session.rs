@@ -19,6 +19,10 @@ use crate::common;
 /// A failure need not come back at every run: how often a smaller program gets the chance.
 const TRIES: usize = 8;
 const SHRINKING: Duration = Duration::from_secs(120);
+/// How long a request may take: only a hang detector, far above what a busy machine needs.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+/// The same while a program is shrunk that has already failed.
+const IMPATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 struct Counts {
@@ -106,11 +110,19 @@ pub fn run(library: &Library) {
     assert!(count(&counts.requests) > 0, "no program ran");
 }
 
+/// The first complaints; one fault may give hundreds.
+fn shown(complaints: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let more = complaints.len().saturating_sub(SHOWN);
+    let first = complaints[..complaints.len() - more].join("\n");
+    if more == 0 { first } else { format!("{first}\nand {more} more") }
+}
+
 impl Session<'_> {
     /// Runs a program; the complaints about it, if any.
-    fn attempt(&self, program: &Program, directory: &Path) -> Vec<String> {
+    fn attempt(&self, program: &Program, directory: &Path, patience: Duration) -> Vec<String> {
         let plan = Plan::new(program);
-        let seen = match run_child(program, &plan, self.library, directory) {
+        let seen = match run_child(program, &plan, self.library, directory, patience) {
             Ok(seen) => seen,
             Err(error) => return vec![format!("the test itself failed: {error}")],
         };
@@ -140,9 +152,9 @@ impl Session<'_> {
     }
 
     fn one(&self, program: &Program, directory: &Path) {
-        let complaints = self.attempt(program, directory);
+        let complaints = self.attempt(program, directory, PATIENCE);
         if !complaints.is_empty() {
-            self.fail(format!("{program}\n{}", complaints.join("\n")));
+            self.fail(format!("{program}\n{}", shown(&complaints)));
         }
     }
 
@@ -158,19 +170,19 @@ impl Session<'_> {
         let mut tree = programs(features)
             .new_tree(&mut runner)
             .expect("strategies that reject nothing");
-        let complaints = self.attempt(&tree.current(), directory);
+        let complaints = self.attempt(&tree.current(), directory, PATIENCE);
         if complaints.is_empty() {
             return;
         }
         self.stop.store(true, Ordering::Relaxed);
         eprintln!(
             "AIO_MODEL_SEED={seed}:{index} fails, shrinking it\n{}",
-            complaints.join("\n")
+            shown(&complaints)
         );
         let (program, complaints) = self.shrink(&mut tree, complaints, directory);
         self.fail(format!(
             "AIO_MODEL_SEED={seed}:{index}; the smallest program found that fails:\n\n{program}\n{}",
-            complaints.join("\n")
+            shown(&complaints)
         ));
     }
 
@@ -185,7 +197,7 @@ impl Session<'_> {
         let mut simpler = tree.simplify();
         while simpler && start.elapsed() < SHRINKING {
             let program = tree.current();
-            let tries = (0..TRIES).map(|_| self.attempt(&program, directory));
+            let tries = (0..TRIES).map(|_| self.attempt(&program, directory, IMPATIENCE));
             match tries.into_iter().find(|complaints| !complaints.is_empty()) {
                 Some(complaints) => {
                     smallest = (program, complaints);
