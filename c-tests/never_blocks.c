@@ -17,11 +17,16 @@ struct timing {
 };
 
 static double best_share = 1e9;
+static int is_noted;
 
 static void note(struct timing timing)
 {
     double share = timing.submitting / timing.whole;
 
+    /* What takes no time anyhow shows nothing. */
+    if (timing.whole < 0.001)
+        return;
+    is_noted = 1;
     if (share < best_share)
         best_share = share;
 }
@@ -29,6 +34,8 @@ static void note(struct timing timing)
 /* A call that does the work itself has a share near one. */
 static void check_share(void)
 {
+    if (!is_noted)
+        SKIP("this is too fast here to see who does it");
     if (best_share > 0.4)
         FAIL("the submitting calls took %.0f %% of the whole time at best", best_share * 100);
 }
@@ -206,7 +213,7 @@ CASE(barrier_over_unwritten_data)
 CASE(cancelling_what_runs)
 {
     char *data = aligned(SIZE);
-    int fd = temporary_file(0);
+    int fd = temporary_file(0), seen = 0;
 
     for (int round = 0; round < ROUNDS && best_share > 0.1; round++) {
         struct aiocb cb;
@@ -224,7 +231,9 @@ CASE(cancelling_what_runs)
         if (answer == AIO_NOTCANCELED) {
             CHECK_EQ(error, 0);
             note(timing);
+            seen++;
         }
     }
+    CHECK(seen > 0);
     check_share();
 }

@@ -203,9 +203,9 @@ DEFECT(thirty_idle_terminals_do_not_hold_up_a_file, "each waiting read keeps one
     }
 }
 
-DEFECT(thirty_stuck_writes_do_not_hold_up_a_file, "each waiting write keeps one of at most twenty threads")
+DEFECT(a_hundred_stuck_writes_do_not_hold_up_a_file, "each waiting write keeps one of at most twenty threads")
 {
-    enum { TERMINALS = 30, SIZE = 100000 };
+    enum { TERMINALS = 100, SIZE = 100000 };
     static struct aiocb cbs[TERMINALS];
     static char data[SIZE], got[SIZE];
     int ends[TERMINALS][2];
