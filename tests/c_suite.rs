@@ -37,7 +37,9 @@ programs! {
     fsync_basic
     handlers
     kernel_aio
+    limits
     lio
+    mixed_notify
     never_blocks
     notify
     order
@@ -45,6 +47,7 @@ programs! {
     pipe
     reqprio
     socket
+    stress_waiters
     submit
     suspend
     sweep
