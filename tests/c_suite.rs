@@ -39,9 +39,11 @@ programs! {
     kernel_aio
     limits
     lio
+    lio_wait
     mixed_notify
     never_blocks
     notify
+    notify_thread
     order
     overflow
     pipe
