@@ -36,6 +36,7 @@ programs! {
     fsync
     fsync_basic
     handlers
+    hung_filesystem
     kernel_aio
     limits
     lio
