@@ -95,23 +95,39 @@ DIFFERS(cached_read_is_complete_when_the_call_returns, "libc hands every read to
     CHECK_EQ(thread_count(), threads);
 }
 
-DIFFERS(overwrite_of_cached_pages_is_complete_when_the_call_returns, "libc hands every write to a thread")
+/* How many of 200 overwrites of cached pages end at once: by the system call, or by AIO. */
+static int count_at_once(int fd, int with_aio)
 {
     unsigned char data[BLOCK];
     struct iovec vector = { data, BLOCK };
-    int fd = patterned_file(0, 64 * BLOCK), at_once = 0;
+    int count = 0;
 
     memset(data, 'w', BLOCK);
-    if (pwritev2(fd, &vector, 1, 0, RWF_NOWAIT) == -1 && errno == EOPNOTSUPP)
-        SKIP("this file system has no buffered writes that never wait");
     for (int i = 0; i < 200; i++) {
-        CHECK_EQ(pwrite(fd, data, BLOCK, (off_t)(i % 64) * BLOCK), BLOCK);
-        start_write(&cbs[0], fd, data, BLOCK, (off_t)(i % 64) * BLOCK);
-        at_once += aio_error(&cbs[0]) == 0;
-        CHECK_EQ(finish(&cbs[0]), BLOCK);
+        off_t offset = (off_t)(i % 64) * BLOCK;
+
+        /* Brings the page and the file's times up to date. */
+        CHECK_EQ(pwrite(fd, data, BLOCK, offset), BLOCK);
+        if (with_aio) {
+            start_write(&cbs[0], fd, data, BLOCK, offset);
+            count += aio_error(&cbs[0]) == 0;
+            CHECK_EQ(finish(&cbs[0]), BLOCK);
+        } else {
+            count += pwritev2(fd, &vector, 1, offset, RWF_NOWAIT) == BLOCK;
+        }
     }
-    /* Writeback may lock a page for a moment. */
-    CHECK(at_once > 100);
+    return count;
+}
+
+DIFFERS(overwrite_of_cached_pages_is_complete_when_the_call_returns, "libc hands every write to a thread")
+{
+    int fd = patterned_file(0, 64 * BLOCK);
+    int possible = count_at_once(fd, 0);
+
+    if (possible < 20)
+        SKIP("this file system has hardly a buffered write that never waits");
+    /* Some pages are locked for writeback at any moment: not always the same. */
+    CHECK(count_at_once(fd, 1) >= possible / 3);
 }
 
 /* Whatever part is cached, the whole comes, as from read(2). */

@@ -11,16 +11,10 @@ use std::ffi::CString;
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 /// What depends on the file system. The timeouts of their cases hold here too.
-const PROGRAMS: &[&str] = &[
-    "filesystems",
-    "never_blocks",
-    "order",
-    "fsync",
-    "closed_fd",
-    "reqprio",
-];
+const PROGRAMS: &[&str] = &["filesystems", "never_blocks", "order", "fsync", "closed_fd", "reqprio"];
 
 /// The size of an image: xfs makes none below 300 MiB. The file is sparse.
 const IMAGE_BYTES: u64 = 768 << 20;
@@ -43,11 +37,7 @@ fn btrfs() {
 #[test]
 fn tmpfs() {
     on_mount("tmpfs", |target| {
-        run_quietly(
-            Command::new("mount")
-                .args(["-n", "-t", "tmpfs", "-o", "size=1g", "none"])
-                .arg(target),
-        )
+        run_quietly(Command::new("mount").args(["-n", "-t", "tmpfs", "-o", "size=1g", "none"]).arg(target))
     });
 }
 
@@ -58,16 +48,14 @@ fn on_image(name: &str, make: &[&str]) {
             .and_then(|file| file.set_len(IMAGE_BYTES))
             .map_err(|error| format!("{}: {error}", image.display()))?;
         run_quietly(Command::new(make[0]).args(&make[1..]).arg(&image))?;
-        run_quietly(
-            Command::new("mount")
-                .args(["-n", "-t", name, "-o", "loop"])
-                .arg(&image)
-                .arg(target),
-        )?;
+        run_quietly(Command::new("mount").args(["-n", "-t", name, "-o", "loop"]).arg(&image).arg(target))?;
         // The mount keeps it; its name is of no more use.
         std::fs::remove_file(&image).map_err(|error| error.to_string())
     });
 }
+
+/// One file system at a time: some cases compare times.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// Runs the programs on what `mount` mounts, in a thread whose mounts nobody else sees.
 fn on_mount(name: &str, mount: impl FnOnce(&Path) -> Result<(), String> + Send) {
@@ -75,6 +63,7 @@ fn on_mount(name: &str, mount: impl FnOnce(&Path) -> Result<(), String> + Send) 
     if unsafe { libc::geteuid() } != 0 {
         return report(&format!("{name}: skipped: mounting needs root"));
     }
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             if let Err(reason) = own_mounts() {
@@ -104,15 +93,8 @@ fn own_mounts() -> Result<(), String> {
     }
     let flags = libc::MS_REC | libc::MS_PRIVATE;
     // SAFETY: the path is a C string; the kernel reads no other argument for a change of propagation.
-    let result = unsafe {
-        libc::mount(
-            std::ptr::null(),
-            c"/".as_ptr(),
-            std::ptr::null(),
-            flags,
-            std::ptr::null(),
-        )
-    };
+    let result =
+        unsafe { libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), flags, std::ptr::null()) };
     match result {
         0 => Ok(()),
         _ => Err(format!("no private mounts: {}", last_error())),
@@ -131,10 +113,7 @@ fn run_quietly(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|error| format!("{program}: {error}"))?;
     match output.status.success() {
         true => Ok(()),
-        false => Err(format!(
-            "{program}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )),
+        false => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
     }
 }
 
@@ -172,12 +151,7 @@ fn run_case(
     match ours.ending {
         Ending::Exit(0) => {}
         Ending::Exit(77) => {
-            report(&format!(
-                "{file_system}: {}/{}: {}",
-                program.name,
-                case.name,
-                ours.stdout.trim()
-            ));
+            report(&format!("{file_system}: {}/{}: {}", program.name, case.name, ours.stdout.trim()));
             return Ok(());
         }
         ending => return Err(format!("{ending}\n{}{}", ours.stdout, ours.stderr)),
@@ -188,10 +162,7 @@ fn run_case(
     let libc = program.run(case, Way::Libc, surroundings);
     match (libc.ending, libc.stdout == ours.stdout) {
         (Ending::Exit(0), true) => Ok(()),
-        (Ending::Exit(0), false) => Err(format!(
-            "libc's says:\n{}ours says:\n{}",
-            libc.stdout, ours.stdout
-        )),
+        (Ending::Exit(0), false) => Err(format!("libc's says:\n{}ours says:\n{}", libc.stdout, ours.stdout)),
         (ending, _) => Err(format!("on libc: {ending}\n{}", libc.stderr)),
     }
 }
