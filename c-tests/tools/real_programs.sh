@@ -109,11 +109,11 @@ stress-ng() {
     need stress-ng stress-ng
     preloaded 60 stress-ng --aio 4 --aio-requests 64 --verify --timeout 5s --metrics --temp-path .
     # "stress-ng: metrc: [7] aio 60118 4.95 …": the requests that were completed, told by signals, and verified.
-    local done
-    done=$(awk '$2 == "metrc:" && $4 == "aio" && $5 ~ /^[0-9]+$/ { print $5; exit }' "$scratch/output")
-    [ "${done:-0}" -gt 0 ] || fail "no request was completed"
+    local completed
+    completed=$(awk '$2 == "metrc:" && $4 == "aio" && $5 ~ /^[0-9]+$/ { print $5; exit }' "$scratch/output")
+    [ "${completed:-0}" -gt 0 ] || fail "no request was completed"
     grep -q "successful run completed" "$scratch/output" || fail "no success"
-    echo "    $done requests completed by signal and verified"
+    echo "    $completed requests completed by signal and verified"
 }
 
 xrdcp() {
