@@ -24,7 +24,7 @@ static void note(struct timing timing)
     double share = timing.submitting / timing.whole;
 
     /* What takes no time anyhow shows nothing. */
-    if (timing.whole < 0.001)
+    if (timing.whole < 0.005)
         return;
     is_noted = 1;
     if (share < best_share)
