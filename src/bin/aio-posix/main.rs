@@ -5,7 +5,9 @@
 //! workers check at run time whose functions they really call.
 
 mod bench;
+mod check;
 mod library;
+mod run;
 mod words;
 mod worker;
 
@@ -22,6 +24,8 @@ struct Command {
 
 #[derive(Subcommand)]
 enum Action {
+    Run(run::Options),
+    Check(check::Options),
     Bench(bench::Options),
     /// One measurement in a process of its own; `bench` starts it.
     #[command(hide = true)]
@@ -30,6 +34,8 @@ enum Action {
 
 fn main() -> ExitCode {
     let outcome = match Command::parse().action {
+        Action::Run(options) => run::run(&options),
+        Action::Check(options) => check::run(&options),
         Action::Bench(options) => bench::run(&options),
         Action::Worker => worker::run(),
     };

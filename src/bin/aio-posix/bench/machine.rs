@@ -7,24 +7,16 @@ use std::path::Path;
 pub fn describe(directory: &Path) -> String {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let plural = if processors == 1 { "" } else { "s" };
-    let model = processor_model()
-        .map(|model| format!(" ({model})"))
-        .unwrap_or_default();
-    format!(
-        "Linux {}, {processors} processor{plural}{model}, {}",
-        kernel(),
-        file_system(directory)
-    )
+    let model = processor_model().map(|model| format!(" ({model})")).unwrap_or_default();
+    format!("Linux {}, {processors} processor{plural}{model}, {}", kernel(), file_system(directory))
 }
 
-fn kernel() -> String {
+pub fn kernel() -> String {
     // SAFETY: uname fills in a structure of C strings.
     unsafe {
         let mut name: libc::utsname = std::mem::zeroed();
         libc::uname(&mut name);
-        CStr::from_ptr(name.release.as_ptr())
-            .to_string_lossy()
-            .into_owned()
+        CStr::from_ptr(name.release.as_ptr()).to_string_lossy().into_owned()
     }
 }
 

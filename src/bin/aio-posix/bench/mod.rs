@@ -5,8 +5,8 @@ mod chart;
 mod figures;
 mod files;
 pub mod job;
-mod machine;
-mod output;
+pub mod machine;
+pub mod output;
 mod progress;
 mod run;
 mod svg;
@@ -72,9 +72,7 @@ fn seconds(text: &str) -> Result<f64, String> {
 pub fn run(options: &Options) -> Result<ExitCode, String> {
     if options.list {
         output::end_with_reader();
-        CELLS
-            .iter()
-            .for_each(|cell| println!("{:18} {:22} depth {:?}", cell.name, cell.title, cell.depths));
+        CELLS.iter().for_each(|cell| println!("{:18} {:22} depth {:?}", cell.name, cell.title, cell.depths));
         return Ok(ExitCode::SUCCESS);
     }
     let library = library::find(options.library.as_deref())?;
@@ -90,7 +88,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     let svg = options.svg.as_deref().map(svg::Drawing::plan).transpose()?;
     if svg.is_some() && !plan.has_curves() {
         return Err(
-            "--svg has nothing to draw: choose work that is measured at more than one depth".to_owned(),
+            "--svg has nothing to draw: choose work that is measured at more than one depth".to_owned()
         );
     }
     let progress = Progress::new(&plan)?;
@@ -119,18 +117,14 @@ fn measure(options: &Options, plan: &Plan, progress: &Progress) -> Result<Vec<Ro
     let mut cells: Vec<&Cell> = plan.points.iter().map(|point| point.cell).collect();
     cells.dedup_by_key(|cell| cell.name);
     let files = Files::prepare(&options.path, &cells, &mut || progress.writing())?;
-    plan.run(&files, &mut |round, point, side| {
-        progress.show(round, point, side)
-    })
+    plan.run(&files, &mut |round, point, side| progress.show(round, point, side))
 }
 
 fn points(options: &Options) -> Result<Vec<Point>, String> {
     let chosen =
         |cell: &&'static Cell| options.cell.is_empty() || options.cell.iter().any(|name| name == cell.name);
     if let Some(unknown) = options.cell.iter().find(|name| Cell::find(name).is_none()) {
-        return Err(format!(
-            "there is no cell {unknown}; --list shows those that there are"
-        ));
+        return Err(format!("there is no cell {unknown}; --list shows those that there are"));
     }
     let short = options.cell.is_empty() && !options.full;
     let mut points = Vec::new();
