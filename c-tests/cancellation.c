@@ -3,8 +3,8 @@
  * pthread_cancel, deferred as it is by default, of threads that wait in aio_suspend and lio_listio: each ends, and no
  * one else misses a completion by it.
  *
- * Seen to fail: on libc's implementation, as each DEFECT says; the others on the library with no successor woken when
- * a leading thread is cancelled (the remaining waiters hang).
+ * Seen to fail: on libc's implementation, as each DEFECT says; and on a library whose frames abort when a cancellation
+ * unwinds them.
  */
 #include "check.h"
 

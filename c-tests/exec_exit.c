@@ -1,9 +1,7 @@
 /*
  * The end of a process, or of its program, with requests in flight: it comes at once, with the right status.
  *
- * Seen to fail: with the library's pthread_atfork child handler run at exit, with an atexit handler that joins the
- * library's threads (both hang here), and, on the cases about exec, with the context id kept in an environment
- * variable.
+ * Seen to fail: the_first_thread_ends_before_the_others, on a library whose threads stay when nothing is left to do.
  */
 #include "children.h"
 

@@ -1,8 +1,7 @@
 /*
  * fork, and all that is like it, with requests in flight: a child starts clean, and the parent does not notice.
  *
- * Seen to fail: on libc's implementation, as each DEFECT says; the others with the child's handler of pthread_atfork
- * taken out of the library (hangs, and requests in progress for ever), or with the parent's ring left mapped.
+ * Seen to fail: on libc's implementation, as each DEFECT says.
  */
 #include "children.h"
 
@@ -332,36 +331,5 @@ CASE(other_programs_are_run_with_requests_in_flight)
         CHECK_EQ(pread(file, in, DEPTH * SIZE, 0), DEPTH * SIZE);
         CHECK(is_pattern(in, DEPTH * SIZE, round));
     }
-    finish_pending();
-}
-
-static int count_rings(void)
-{
-    FILE *maps = fopen("/proc/self/maps", "r");
-    char line[512];
-    int rings = 0;
-
-    CHECK(maps != NULL);
-    while (fgets(line, sizeof line, maps) != NULL)
-        rings += strstr(line, "[aio]") != NULL;
-    fclose(maps);
-    return rings;
-}
-
-static void have_one_ring(void *unused)
-{
-    (void)unused;
-    use_everything();
-    CHECK_EQ(count_rings(), 1);
-    in_child(use_in_child, NULL);
-}
-
-DIFFERS(a_child_keeps_no_ring_of_its_parent, "libc's implementation has no ring")
-{
-    start_pending();
-    if (count_rings() == 0)
-        SKIP("no kernel context here");
-    have_one_ring(NULL);
-    in_child(have_one_ring, NULL);
     finish_pending();
 }

@@ -2,8 +2,8 @@
  * Signal handlers that interrupt the library and call what POSIX calls async-signal-safe: aio_error, aio_return and
  * aio_suspend; and signals at threads that wait.
  *
- * Seen to fail: on libc's implementation, as each DEFECT says; the others with the library's threads left with their
- * creator's signal mask, and with EINTR given back whatever the handler's flags are.
+ * Seen to fail: on libc's implementation, as each DEFECT says; and the handlers that wait at any moment on a library
+ * that left completions in the inbox of the interrupted wait.
  */
 #include "check.h"
 

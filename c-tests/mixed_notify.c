@@ -3,8 +3,7 @@
  * Requests of every kind with every notification at once, from several threads, some of them cancelled: each request
  * ends once, and is announced once, after its status is there.
  *
- * Seen to fail: on the library with the notification sent before the status is stored, and with cancelled requests left
- * unannounced.
+ * Seen to fail: on a library that aborts when a callback calls pthread_exit.
  */
 #include "check.h"
 

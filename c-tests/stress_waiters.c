@@ -1,9 +1,6 @@
 // timeout: 60
 /*
  * Any number of threads wait, for the same requests and for different ones, with limits and without: no wake-up is lost.
- *
- * Seen to fail: on the library with a leaving leader that wakes no successor, with waiters that look at their list
- * before they read the word that they sleep on, and with a completion that wakes the first waiter of a request only.
  */
 #include "check.h"
 

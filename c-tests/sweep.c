@@ -1,23 +1,24 @@
 // timeout: 60
 /*
- * A signal handler at every single instruction of a call: the call is made again and again in a traced child, which is
- * stepped one instruction further each time before the signal is delivered. The handler uses the library as POSIX
+ * A signal handler at every single instruction of a call. A traced child makes the call again and again: some times it
+ * is stepped through, to learn its instructions; then, for each of these, a breakpoint stops it there (the first time,
+ * and the last time that it comes by), and the signal is delivered. The handler uses the library as POSIX
  * allows: it waits for a request that the interrupted code knows nothing of, and for the very one that it is about.
  *
- * Seen to fail: on libc's implementation, whose handler waits for the lock that its own thread holds; and on the library
- * with the signals left open where it leads.
+ * Seen to fail: on libc's implementation, whose handler waits for the lock that its own thread holds; and on a library whose
+ * handler did not take over the completions that io_pgetevents had brought at the very moment when it was interrupted.
  */
 #include "children.h"
 
+#include <stddef.h>
 #include <sys/ptrace.h>
+#include <sys/time.h>
+#include <sys/user.h>
 
-/* A call of some thousand instructions would be stepped through some million times; beyond this, leave some out. */
-#define MOST_STEPS 1200000L
-
-enum { SIZE = 4096 };
+enum { SIZE = 4096, TICKS = 2500, MOST_INSTRUCTIONS = 20000 };
 
 /* The call that is interrupted. */
-enum operation { READ_DIRECT, READ_CACHED, READ_PIPE, BATCH, SUSPEND_DIRECT, SUSPEND_PIPE, SUSPEND_WRITE, ERROR_DIRECT };
+enum operation { READ_DIRECT, READ_CACHED, READ_PIPE, BATCH_READ, BATCH_WRITE, SUSPEND_DIRECT, SUSPEND_PIPE, ERROR_DIRECT };
 
 static enum operation operation;
 static struct aiocb mine, other;
@@ -74,18 +75,16 @@ static void prepare_mine(void)
     case SUSPEND_PIPE:
         prepare(&mine, ends[0], my_memory, 1, 0);
         break;
-    case SUSPEND_WRITE:
+    case BATCH_WRITE:
         pattern(my_memory, SIZE, 3);
         prepare(&mine, buffered, my_memory, SIZE, SIZE);
         break;
     default:
         prepare(&mine, direct, my_memory, SIZE, 0);
     }
-    mine.aio_lio_opcode = LIO_READ;
+    mine.aio_lio_opcode = operation == BATCH_WRITE ? LIO_WRITE : LIO_READ;
     is_submitted = operation >= SUSPEND_DIRECT;
-    if (operation == SUSPEND_WRITE)
-        CHECK_EQ(aio_write(&mine), 0);
-    else if (is_submitted)
+    if (is_submitted)
         CHECK_EQ(aio_read(&mine), 0);
 }
 
@@ -97,12 +96,12 @@ static void operate(void)
 
     mark();
     switch (operation) {
-    case BATCH:
+    case BATCH_READ:
+    case BATCH_WRITE:
         result = lio_listio(LIO_WAIT, batch, 1, NULL);
         break;
     case SUSPEND_DIRECT:
     case SUSPEND_PIPE:
-    case SUSPEND_WRITE:
         result = aio_suspend(list, 1, NULL);
         break;
     case ERROR_DIRECT:
@@ -113,7 +112,7 @@ static void operate(void)
     }
     int error = errno;
     mark();
-    if (result == -1 && (operation == BATCH || operation >= SUSPEND_DIRECT))
+    if (result == -1 && (operation == BATCH_READ || operation == BATCH_WRITE || operation >= SUSPEND_DIRECT))
         CHECK_EQ(error, EINTR);
     else if (operation != ERROR_DIRECT)
         CHECK_EQ(result, 0);
@@ -169,26 +168,27 @@ static void be_traced(void *unused)
 
 static pid_t traced;
 
-/* Waits for the child's next stop. A call that waits for the pipe gets something to read after a while. */
-static int next_stop(long step)
+static void tick(int signo, siginfo_t *info, void *context)
 {
-    double start = now();
-    int status, written = 0;
+    (void)signo, (void)info, (void)context;
+}
 
-    while (waitpid(traced, &status, WNOHANG) == 0) {
-        double passed = now() - start;
+/* Waits for the child's next stop. A call that waits for the pipe gets something to read at the next tick. */
+static int next_stop(unsigned long address)
+{
+    int status, ticks = 0;
 
-        if (passed > 0.001 && !written && operation == SUSPEND_PIPE)
-            written = write(ends[1], "t", 1) == 1;
-        if (passed > 0.01)
-            nap(1);
-        if (passed > DEADLINE_SECONDS) {
+    while (waitpid(traced, &status, 0) == -1) {
+        CHECK_EQ(errno, EINTR);
+        if (++ticks == 1 && operation == SUSPEND_PIPE)
+            CHECK_EQ(write(ends[1], "t", 1), 1);
+        if (ticks > TICKS) {
             kill(traced, SIGKILL);
-            FAIL("the child hangs; the handler ran after %ld instructions", step);
+            FAIL("the child hangs; the handler ran at %#lx", address);
         }
     }
     if (!WIFSTOPPED(status))
-        FAIL("the child ended with status 0x%x; the handler ran after %ld instructions", (unsigned)status, step);
+        FAIL("the child ended with status 0x%x; the handler ran at %#lx", (unsigned)status, address);
     return WSTOPSIG(status);
 }
 
@@ -198,60 +198,121 @@ static void resume(int request, int signo)
 }
 
 /* Lets the child run to its next mark, delivering what has to be delivered. */
-static void run_to_mark(int signo, long step)
+static void run_to_mark(int signo, unsigned long address)
 {
     resume(PTRACE_CONT, signo);
-    while ((signo = next_stop(step)) != SIGUSR2)
+    while ((signo = next_stop(address)) != SIGUSR2)
         resume(PTRACE_CONT, signo == SIGTRAP ? 0 : signo);
 }
 
-/* From one mark so many instructions on; 0 when the next mark came first. */
-static int step_into(long steps)
+#if defined(__x86_64__)
+/* ---- The instructions of a call ------------------------------------------------------------------- */
+
+static struct instruction {
+    unsigned long address;
+    int times;
+} instructions[MOST_INSTRUCTIONS];
+static int instruction_count;
+
+static void note(unsigned long address, const int *seen_before)
 {
-    for (long done = 0; done < steps; done++) {
-        resume(PTRACE_SINGLESTEP, 0);
-        int signo = next_stop(done);
-        if (signo == SIGUSR2)
-            return 0;
-        if (signo != SIGTRAP)
-            FAIL("signal %d while stepping", signo);
-    }
-    return 1;
+    int at = 0;
+
+    while (at < instruction_count && instructions[at].address != address)
+        at++;
+    if (at == MOST_INSTRUCTIONS)
+        FAIL("the call has more than %d instructions", MOST_INSTRUCTIONS);
+    if (at == instruction_count)
+        instructions[instruction_count++] = (struct instruction){ address, 0 };
+    /* How often it runs in one call is learned from the first call that comes by. */
+    if (at >= *seen_before)
+        instructions[at].times++;
 }
 
-static long length_of_call(void)
+/* Steps through some calls, which differ a little: at times the request has ended before the call looks. */
+static void note_instructions(void)
 {
-    long steps = 0;
+    for (int call = 0; call < 8; call++) {
+        int seen_before = instruction_count;
 
-    while (step_into(1))
-        steps++;
-    return steps;
+        for (;;) {
+            resume(PTRACE_SINGLESTEP, 0);
+            int signo = next_stop(0);
+            if (signo == SIGUSR2)
+                break;
+            CHECK_EQ(signo, SIGTRAP);
+            note((unsigned long)ptrace(PTRACE_PEEKUSER, traced, offsetof(struct user_regs_struct, rip), 0), &seen_before);
+        }
+        run_to_mark(0, 0);
+    }
+}
+
+static void set_debug_register(int number, unsigned long value)
+{
+    size_t offset = offsetof(struct user, u_debugreg) + (size_t)number * sizeof value;
+
+    CHECK_EQ(ptrace(PTRACE_POKEUSER, traced, offset, value), 0);
+}
+
+/* From the mark at a call's start to that at the next one's, with a signal where the call comes to that instruction. */
+static int signal_at(unsigned long address, int times)
+{
+    int signo;
+
+    set_debug_register(0, address);
+    set_debug_register(7, 1);
+    do {
+        resume(PTRACE_CONT, 0);
+        signo = next_stop(address);
+    } while (signo == SIGTRAP && --times > 0);
+    set_debug_register(7, 0);
+    if (signo == SIGTRAP)
+        run_to_mark(SIGUSR1, address);
+    else
+        CHECK_EQ(signo, SIGUSR2);
+    run_to_mark(0, address);
+    return signo == SIGTRAP;
 }
 
 static void sweep(enum operation which)
 {
+    const struct itimerval ticking = { { 0, 4000 }, { 0, 4000 } };
+    int delivered = 0;
+
     operation = which;
     CHECK_EQ(pipe(ends), 0);
     traced = start_child(be_traced, NULL);
+    on_signal(SIGALRM, tick, 0);
+    CHECK_EQ(setitimer(ITIMER_REAL, &ticking, NULL), 0);
     CHECK_EQ(next_stop(0), SIGUSR2);
     /* The first calls set the library up, and resolve its symbols. */
     for (int warm = 0; warm < 6; warm++)
         run_to_mark(0, 0);
-    long length = length_of_call();
-    long stride = 1 + length * length / 2 / MOST_STEPS;
-    for (long steps = 1;; steps += stride) {
-        run_to_mark(0, steps);
-        if (!step_into(steps))
-            break;
-        run_to_mark(SIGUSR1, steps);
-        /* The mark at the end of the call; on to that at the start of the next. */
-        if (steps > 100 * length)
-            FAIL("the call has no end");
+    note_instructions();
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < instruction_count; i++) {
+            delivered += signal_at(instructions[i].address, 1);
+            if (instructions[i].times > 1)
+                delivered += signal_at(instructions[i].address, instructions[i].times);
+        }
     }
     kill(traced, SIGKILL);
-    CHECK(WIFSIGNALED(wait_child(traced)));
-    fprintf(stderr, "%ld instructions, each %ld.\n", length, stride);
+    while (waitpid(traced, NULL, 0) == -1)
+        CHECK_EQ(errno, EINTR);
+    fprintf(stderr, "%d instructions, %d signals.\n", instruction_count, delivered);
+    CHECK(delivered > instruction_count);
 }
+
+#else
+
+static void sweep(enum operation which)
+{
+    operation = which;
+    (void)be_traced, (void)next_stop, (void)run_to_mark, (void)tick;
+    SKIP("knows the debug registers of x86-64 only");
+}
+
+#endif
 
 #define SWEEP(name, which)                                                          \
     DEFECT(name, "the handler waits for the lock that its own thread holds")        \
@@ -262,8 +323,8 @@ static void sweep(enum operation which)
 SWEEP(aio_read_of_a_direct_file, READ_DIRECT)
 SWEEP(aio_read_of_a_cached_file, READ_CACHED)
 SWEEP(aio_read_of_a_pipe, READ_PIPE)
-SWEEP(lio_listio_that_waits, BATCH)
+SWEEP(lio_listio_that_waits, BATCH_READ)
+SWEEP(lio_listio_of_a_buffered_write, BATCH_WRITE)
 SWEEP(aio_suspend_for_a_direct_read, SUSPEND_DIRECT)
 SWEEP(aio_suspend_for_a_pipe_read, SUSPEND_PIPE)
-SWEEP(aio_suspend_for_a_buffered_write, SUSPEND_WRITE)
 SWEEP(aio_error_of_a_direct_read, ERROR_DIRECT)
