@@ -117,10 +117,7 @@ impl AiocbRef {
         self.get().aio_reqprio
     }
     pub fn buffer(self) -> crate::sys::files::Buffer {
-        crate::sys::files::Buffer {
-            address: self.get().aio_buf as usize,
-            bytes: self.get().aio_nbytes,
-        }
+        crate::sys::files::Buffer { address: self.get().aio_buf as usize, bytes: self.get().aio_nbytes }
     }
     pub fn offset(self) -> i64 {
         self.get().aio_offset

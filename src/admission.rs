@@ -16,11 +16,7 @@ use core::sync::atomic::Ordering;
 
 /// The kernel's form of the request, or of what is left of it.
 pub fn iocb(request: &Request, handle: Handle) -> Iocb {
-    let mut iocb = Iocb {
-        data: handle,
-        fildes: request.fd.get(),
-        ..Iocb::default()
-    };
+    let mut iocb = Iocb { data: handle, fildes: request.fd.get(), ..Iocb::default() };
     iocb.opcode = match request.operation() {
         Operation::Read => cmd::PREAD,
         Operation::Write => cmd::PWRITE,
@@ -94,13 +90,9 @@ pub fn line_up(engine: &Engine, _: &Guard, number: Number, first: bool) {
     owe_request(engine, request);
     request.set_state(HELD);
     if first {
-        engine
-            .overflow
-            .push_front(&engine.requests, number, Home::Overflow);
+        engine.overflow.push_front(&engine.requests, number, Home::Overflow);
     } else {
-        engine
-            .overflow
-            .push_back(&engine.requests, number, Home::Overflow);
+        engine.overflow.push_back(&engine.requests, number, Home::Overflow);
     }
     engine.overflowing.store(engine.overflow.len(), Ordering::SeqCst);
 }

@@ -5,6 +5,9 @@
 //! pthread_exit, holds back nobody. A reused thread starts with an empty signal mask, as a new one
 //! does; what its thread-specific data were is the one thing that a callback could tell it by.
 //!
+//! A callback may leave by pthread_exit, which unwinds through our frames below it: they hold nothing with a
+//! destructor, and `wait` says why they are plain `extern "C"`.
+//!
 //! The pool's lock is parking_lot's: only library threads and callback threads take it, never a
 //! signal handler, and never with another lock held.
 
@@ -61,21 +64,14 @@ pub fn run(engine: &'static Engine, function: usize, value: usize, attributes: u
         return true;
     }
     drop(state);
-    create(
-        0,
-        First {
-            job,
-            engine: Some(engine),
-        },
-    )
+    create(0, First { job, engine: Some(engine) })
 }
 
 extern "C" {
-    // As in pthread.h, but for the entry, through which pthread_exit unwinds.
     fn pthread_create(
         thread: *mut libc::pthread_t,
         attributes: *const libc::pthread_attr_t,
-        entry: extern "C-unwind" fn(*mut c_void) -> *mut c_void,
+        entry: extern "C" fn(*mut c_void) -> *mut c_void,
         argument: *mut c_void,
     ) -> libc::c_int;
 }
@@ -87,12 +83,7 @@ fn create(attributes: usize, first: First) -> bool {
     // the entry takes the box over when the thread exists.
     unsafe {
         let created = if attributes != 0 {
-            pthread_create(
-                &raw mut thread,
-                attributes as *const _,
-                callback_entry,
-                first.cast(),
-            )
+            pthread_create(&raw mut thread, attributes as *const _, callback_entry, first.cast())
         } else {
             let mut detached = core::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
             libc::pthread_attr_init(detached.as_mut_ptr());
@@ -108,7 +99,7 @@ fn create(attributes: usize, first: First) -> bool {
     }
 }
 
-extern "C-unwind" fn callback_entry(argument: *mut c_void) -> *mut c_void {
+extern "C" fn callback_entry(argument: *mut c_void) -> *mut c_void {
     // SAFETY: `create`'s box, ours now.
     let First { mut job, engine } = *unsafe { Box::from_raw(argument.cast::<First>()) };
     loop {
@@ -122,10 +113,10 @@ extern "C-unwind" fn callback_entry(argument: *mut c_void) -> *mut c_void {
 }
 
 /// The program's function, which may leave by pthread_exit: nothing here has a destructor.
-extern "C-unwind" fn call(job: Job) {
+extern "C" fn call(job: Job) {
     // SAFETY: sigev_notify_function, as the program stored it: `void (*)(union sigval)`; on our targets a
     // union of int and pointer is passed as the pointer is.
-    let function = unsafe { core::mem::transmute::<usize, unsafe extern "C-unwind" fn(usize)>(job.function) };
+    let function = unsafe { core::mem::transmute::<usize, unsafe extern "C" fn(usize)>(job.function) };
     set_mask(0);
     // SAFETY: the program's function with the program's value.
     unsafe { function(job.value) };

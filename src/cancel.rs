@@ -60,7 +60,13 @@ fn try_cancel(engine: &Engine, handle: Handle) -> Answer {
     let number = number_of(handle);
     let request = engine.request(number);
     let blocked = Blocked::new();
-    let guard = engine.lock.lock(&blocked);
+    let mut guard = engine.lock.lock(&blocked);
+    // Another thread just tries whether the pipe has something: that takes no time, and says which it is.
+    while request.is(handle) && request.state() == RUNNING && request.home() == Home::Poll {
+        drop(guard);
+        std::thread::yield_now();
+        guard = engine.lock.lock(&blocked);
+    }
     if !request.is(handle) || request.state() == ENDED {
         return Answer::AllDone;
     }

@@ -26,18 +26,14 @@ fn answer(result: Result<(), Errno>) -> c_int {
     }
 }
 
-/// Checks and submits one request to the engine.
-fn submit_checked(engine: &Engine, aiocb: AiocbRef, operation: Operation) -> Result<(), Errno> {
-    let notice = check(engine, aiocb)?;
-    submit(
-        engine,
-        &Submission {
-            aiocb,
-            operation,
-            notice,
-            batch: 0,
-        },
-    )
+/// Submits one checked request to the engine.
+fn submit_to(
+    engine: &'static Engine,
+    aiocb: AiocbRef,
+    operation: Operation,
+    notice: Notice,
+) -> Result<(), Errno> {
+    submit(engine, &Submission { aiocb, operation, notice, batch: 0 })
 }
 
 /// Starts reading `aio_nbytes` bytes at `aio_offset` of the file `aio_fildes` into `aio_buf`, and
@@ -63,10 +59,14 @@ pub unsafe extern "C" fn aio_read(aiocb: *mut Aiocb) -> c_int {
     let Some(request) = (unsafe { AiocbRef::new(aiocb) }) else {
         return answer(Err(Errno::INVAL));
     };
+    let notice = match check(request) {
+        Ok(notice) => notice,
+        Err(errno) => return answer(Err(errno)),
+    };
     match service() {
         Ok(Service::Engine(engine)) => {
             request.set_opcode(libc::LIO_READ);
-            answer(submit_checked(engine, request, Operation::Read))
+            answer(submit_to(engine, request, Operation::Read, notice))
         }
         // SAFETY: this function's own contract.
         Ok(Service::Libc) => unsafe { libc_fallback::read(aiocb) },
@@ -92,10 +92,14 @@ pub unsafe extern "C" fn aio_write(aiocb: *mut Aiocb) -> c_int {
     let Some(request) = (unsafe { AiocbRef::new(aiocb) }) else {
         return answer(Err(Errno::INVAL));
     };
+    let notice = match check(request) {
+        Ok(notice) => notice,
+        Err(errno) => return answer(Err(errno)),
+    };
     match service() {
         Ok(Service::Engine(engine)) => {
             request.set_opcode(libc::LIO_WRITE);
-            answer(submit_checked(engine, request, Operation::Write))
+            answer(submit_to(engine, request, Operation::Write, notice))
         }
         // SAFETY: this function's own contract.
         Ok(Service::Libc) => unsafe { libc_fallback::write(aiocb) },
@@ -128,12 +132,18 @@ pub unsafe extern "C" fn aio_fsync(op: c_int, aiocb: *mut Aiocb) -> c_int {
         libc::O_DSYNC => Operation::DataSync,
         _ => return answer(Err(Errno::INVAL)),
     };
+    if let Err(errno) = files::status_flags(request.fildes()) {
+        return answer(Err(errno));
+    }
+    let notice = match check(request) {
+        Ok(notice) => notice,
+        Err(errno) => return answer(Err(errno)),
+    };
     match service() {
         Ok(Service::Engine(engine)) => {
-            if let Err(errno) = files::status_flags(request.fildes()) {
-                return answer(Err(errno));
-            }
-            answer(submit_checked(engine, request, operation))
+            // glibc's own numbers for the two, beyond LIO_NOP.
+            request.set_opcode(if operation == Operation::Sync { 4 } else { 3 });
+            answer(submit_to(engine, request, operation, notice))
         }
         // SAFETY: this function's own contract.
         Ok(Service::Libc) => unsafe { libc_fallback::fsync(op, aiocb) },
@@ -206,7 +216,7 @@ pub unsafe extern "C" fn aio_return(aiocb: *mut Aiocb) -> ssize_t {
 /// # Safety
 /// `list` has `nent` entries, each NULL or a valid aiocb; `timeout` is NULL or valid.
 #[no_mangle]
-pub unsafe extern "C-unwind" fn aio_suspend(
+pub unsafe extern "C" fn aio_suspend(
     list: *const *const Aiocb,
     nent: c_int,
     timeout: *const timespec,
@@ -283,7 +293,7 @@ pub unsafe extern "C" fn aio_cancel(fd: c_int, aiocb: *mut Aiocb) -> c_int {
 ///
 /// cbindgen:postfix=AIO_POSIX_NOTHROW
 #[no_mangle]
-pub unsafe extern "C-unwind" fn lio_listio(
+pub unsafe extern "C" fn lio_listio(
     mode: c_int,
     list: *const *mut Aiocb,
     nent: c_int,
@@ -407,7 +417,7 @@ pub unsafe extern "C" fn aio_return64(aiocb: *mut Aiocb64) -> ssize_t {
 /// As `aio_suspend`.
 #[cfg(target_pointer_width = "64")]
 #[no_mangle]
-pub unsafe extern "C-unwind" fn aio_suspend64(
+pub unsafe extern "C" fn aio_suspend64(
     list: *const *const Aiocb64,
     nent: c_int,
     timeout: *const timespec,
@@ -437,7 +447,7 @@ pub unsafe extern "C" fn aio_cancel64(fd: c_int, aiocb: *mut Aiocb64) -> c_int {
 /// cbindgen:postfix=AIO_POSIX_NOTHROW
 #[cfg(target_pointer_width = "64")]
 #[no_mangle]
-pub unsafe extern "C-unwind" fn lio_listio64(
+pub unsafe extern "C" fn lio_listio64(
     mode: c_int,
     list: *const *mut Aiocb64,
     nent: c_int,

@@ -7,6 +7,7 @@ use crate::abi::AiocbRef;
 use crate::admission;
 use crate::engine::Engine;
 use crate::errno::Outcome;
+use crate::helpers;
 use crate::lock::Blocked;
 use crate::notify::{self, Notice};
 use crate::order;
@@ -42,8 +43,15 @@ pub fn release(engine: &Engine, blocked: &Blocked, first: Number) {
     while number != 0 {
         let request = engine.request(number);
         let next = request.next();
-        let submitted =
-            order::inherited(request).and_then(|()| admission::submit_sync(engine, blocked, number, request));
+        let submitted = order::inherited(request).and_then(|()| {
+            if blocked.sees_descriptors() {
+                return admission::submit_sync(engine, blocked, number, request);
+            }
+            // A helper has the number's file in its own table only by an errand.
+            let guard = engine.lock.lock(blocked);
+            helpers::push_errand(engine, &guard, number);
+            Ok(())
+        });
         if let Err(errno) = submitted {
             let waiter = end(engine, blocked, number, Err(errno));
             wake_named(engine, waiter);
@@ -68,7 +76,7 @@ fn end(engine: &Engine, blocked: &Blocked, number: Number, outcome: Outcome) -> 
         settle(engine);
     }
     if Notice::load(request) == Notice::None {
-        notify::free(engine, number);
+        engine.free_request(number);
     } else {
         notify::deliver(engine, blocked, number);
     }

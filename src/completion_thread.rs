@@ -2,15 +2,17 @@
 //! notifications that others cannot.
 
 use crate::callbacks;
-use crate::direct;
 use crate::engine::Engine;
-use crate::helpers::later;
+use crate::errno::Errno;
+use crate::helpers::{self, later};
 use crate::lock::Blocked;
 use crate::notify::{self, Notice};
+use crate::polls;
 use crate::reap;
 use crate::sys::aio_abi::IoEvent;
 use crate::sys::context::io_pgetevents;
-use crate::sys::threads::{futex_wait, now, self_id, LIBRARY_THREAD_MASK};
+use crate::sys::threads::{futex_wait, now, self_id, thread_id, LIBRARY_THREAD_MASK};
+use crate::threads::{self, Role};
 use crate::wake::{
     hand_over, is_stalled, stop_leading, take_over, try_lead, Waiter, ASLEEP, AWAKE, COMPLETION_THREAD,
     INBOX, IN_RING, PATIENCE,
@@ -21,18 +23,23 @@ use libc::timespec;
 /// Nanoseconds after which a notification that could not be delivered is tried again.
 const RETRY: i64 = 2_000_000;
 
-/// The thread's life.
-pub fn run(engine: &'static Engine) -> ! {
+/// The thread's life, which ends after a second without any request.
+pub fn run(engine: &'static Engine) {
     let blocked = Blocked::library_thread();
     let me = self_id();
+    engine.completion_thread.store(thread_id(), Ordering::Relaxed);
     loop {
         let Some(seat) = engine.waiters.get(COMPLETION_THREAD) else {
             continue;
         };
         seat.word.store(AWAKE, Ordering::SeqCst);
-        let retry = !deliver(engine, &blocked);
+        polls::drive_handed(engine, &blocked);
+        let kicked = retry_kick(engine);
+        let retry = !deliver(engine, &blocked) || !kicked;
         let owed = engine.owed.load(Ordering::SeqCst) != 0;
-        if owed && (try_lead(engine, me) || is_stalled(engine) && take_over(engine, me)) {
+        let stalled = is_stalled(engine);
+        if owed && try_lead(engine, me) || stalled && take_over(engine, me) {
+            reap::rescue(engine, &blocked);
             lead(engine, &blocked, seat, retry);
             stop_leading(engine, me);
             hand_over(engine);
@@ -43,13 +50,17 @@ pub fn run(engine: &'static Engine) -> ! {
         // After the word: `wake`, rules 3 and 4, and a notification put into the outbox meanwhile.
         let owed_now = engine.owed.load(Ordering::SeqCst) != 0;
         let may_lead_now = owed_now && engine.leader.load(Ordering::SeqCst) == 0;
-        if !may_lead_now && owed == owed_now && (retry || notify::is_outbox_empty(engine, &blocked)) {
+        if !may_lead_now && owed == owed_now && (retry || !has_work(engine, &blocked)) {
             let limit = match (retry, owed) {
-                (true, _) => Some(later(now(), RETRY)),
-                (false, true) => Some(later(now(), PATIENCE)),
-                (false, false) => None,
+                (true, _) => later(now(), RETRY),
+                (false, true) => later(now(), PATIENCE),
+                (false, false) => later(now(), threads::IDLE),
             };
-            let _ = futex_wait(&seat.word, ASLEEP, limit.as_ref());
+            let slept = futex_wait(&seat.word, ASLEEP, Some(&limit));
+            let idle = slept == Err(Errno::TIMEDOUT) && !retry && !owed;
+            if idle && threads::may_end(engine, Role::Completion) {
+                return;
+            }
         }
         seat.may_lead.store(0, Ordering::SeqCst);
     }
@@ -61,29 +72,22 @@ fn lead(engine: &'static Engine, blocked: &Blocked, seat: &Waiter, mut retry: bo
     let me = self_id();
     loop {
         seat.word.store(IN_RING, Ordering::SeqCst);
-        if engine.owed.load(Ordering::SeqCst) == 0 || !retry && !notify::is_outbox_empty(engine, blocked) {
+        let nothing_owed = engine.owed.load(Ordering::SeqCst) == 0 && !engine.ring.has_events();
+        if nothing_owed || !retry && has_work(engine, blocked) {
             seat.word.store(AWAKE, Ordering::SeqCst);
             return;
         }
-        let limit = timespec {
-            tv_sec: 0,
-            tv_nsec: if retry { RETRY } else { PATIENCE },
-        };
+        let limit = timespec { tv_sec: 0, tv_nsec: if retry { RETRY } else { PATIENCE } };
         // SAFETY: this thread is never cancelled, so its frame outlives the call.
         let taken = unsafe {
-            io_pgetevents(
-                engine.ring.id(),
-                inbox.as_mut_ptr(),
-                INBOX,
-                &raw const limit,
-                &LIBRARY_THREAD_MASK,
-            )
+            io_pgetevents(engine.ring.id(), inbox.as_mut_ptr(), INBOX, &raw const limit, &LIBRARY_THREAD_MASK)
         };
         seat.word.store(AWAKE, Ordering::SeqCst);
         for event in &inbox[..taken.unwrap_or(0)] {
             reap::process(engine, blocked, event.data, event.res);
         }
-        direct::drain_line(engine, blocked);
+        helpers::call_for_line(engine, blocked);
+        polls::drive_handed(engine, blocked);
         retry = !deliver(engine, blocked);
         if engine.leader.load(Ordering::SeqCst) != me {
             return;
@@ -91,23 +95,39 @@ fn lead(engine: &'static Engine, blocked: &Blocked, seat: &Waiter, mut retry: bo
     }
 }
 
-/// Delivers what is in the outbox. False: some could not be delivered yet.
+/// Whether somebody left something for this thread.
+fn has_work(engine: &Engine, blocked: &Blocked) -> bool {
+    let guard = engine.lock.lock(blocked);
+    !notify::is_outbox_empty(engine, &guard) || polls::has_handed(engine, &guard)
+}
+
+/// A leader that could not be woken for want of a free descriptor is woken when there is one. False: not yet.
+fn retry_kick(engine: &Engine) -> bool {
+    if engine.kick_failed.swap(0, Ordering::SeqCst) != 0 && engine.ring.kick().is_err() {
+        engine.kick_failed.store(1, Ordering::SeqCst);
+        return false;
+    }
+    true
+}
+
+/// Delivers what is in the outbox. False: some could not be delivered yet; each was tried once.
 fn deliver(engine: &'static Engine, blocked: &Blocked) -> bool {
+    notify::retry(engine, blocked);
+    let mut all = true;
     while let Some(number) = notify::next_waiting(engine, blocked) {
         let delivered = match Notice::load(engine.request(number)) {
             Notice::None => true,
             Notice::Signal { signo, thread, value } => notify::try_signal(signo, thread, value),
-            Notice::Thread {
-                function,
-                value,
-                attributes,
-            } => callbacks::run(engine, function, value, attributes),
+            Notice::Thread { function, value, attributes } => {
+                callbacks::run(engine, function, value, attributes)
+            }
         };
-        if !delivered {
+        if delivered {
+            engine.free_request(number);
+        } else {
             notify::put_back(engine, blocked, number);
-            return false;
+            all = false;
         }
-        notify::free(engine, number);
     }
-    true
+    all
 }

@@ -12,14 +12,17 @@ use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::helpers;
 use crate::lock::Blocked;
+use crate::pins::Pins;
 use crate::polls;
 use crate::pool::Number;
-use crate::request::{flag, number_of, Handle, Request, BOUNCED, RING, SUBMITTING};
+use crate::request::{flag, number_of, Handle, Operation, Request, BOUNCED, RING, RUNNING, SUBMITTING};
 use crate::sys::aio_abi::Iocb;
 use crate::sys::files::{self, transfer};
+use crate::wake::settle;
+use core::sync::atomic::Ordering;
 
 /// Most iocbs handed to the kernel at once.
-pub const BATCH: usize = 32;
+pub const BATCH: usize = 64;
 
 /// Requests gathered for one io_submit.
 pub struct Gathered {
@@ -29,10 +32,7 @@ pub struct Gathered {
 
 impl Gathered {
     pub fn new() -> Gathered {
-        Gathered {
-            handles: [0; BATCH],
-            count: 0,
-        }
+        Gathered { handles: [0; BATCH], count: 0 }
     }
 
     /// Adds one; when full, submits all. True: somebody should reap.
@@ -64,12 +64,8 @@ pub fn submit(engine: &Engine, handles: &[Handle]) -> bool {
 
 fn submit_some(engine: &Engine, handles: &[Handle]) -> (usize, bool) {
     let first = engine.request(number_of(handles[0]));
-    let line = engine.overflowing.load(core::sync::atomic::Ordering::Relaxed);
-    let room = if line == 0 {
-        engine.ring.reserve(handles.len() as u32) as usize
-    } else {
-        0
-    };
+    let line = engine.overflowing.load(Ordering::Relaxed);
+    let room = if line == 0 { engine.ring.reserve(handles.len() as u32) as usize } else { 0 };
     if room == 0 {
         line_up(engine, number_of(handles[0]), first);
         return (1, false);
@@ -179,7 +175,7 @@ pub fn take_back(engine: &Engine, blocked: &Blocked, number: Number) {
     let request = engine.request(number);
     request.remove(flag::NOWAIT);
     match files::fstat(request.fd()) {
-        Err(errno) => complete(engine, blocked, number, Err(errno)),
+        Err(_) => complete(engine, blocked, number, Err(Errno::CANCELED)),
         Ok(now) if request.has(flag::IDENTIFIED) && now.identity != request.identity() => {
             complete(engine, blocked, number, Err(Errno::CANCELED));
         }
@@ -203,34 +199,26 @@ fn errand(engine: &Engine, blocked: &Blocked, number: Number) {
     helpers::push_errand(engine, &guard, number);
 }
 
-/// For a helper: submits without RWF_NOWAIT, which waits where it must. False: do it otherwise.
-pub fn submit_waiting(engine: &Engine, number: Number, request: &Request) -> bool {
+/// For a helper, through its own copy of the descriptor: submits without RWF_NOWAIT, which waits where it must.
+/// An error: nothing started. EAGAIN: there is no room.
+pub fn submit_waiting(engine: &Engine, number: Number, request: &Request, fd: i32) -> Result<(), Errno> {
     if engine.ring.reserve(1) == 0 {
-        return false;
+        return Err(Errno::AGAIN);
     }
+    let mut iocb = Iocb { fildes: fd as u32, ..iocb(request, request.handle(number)) };
     // Before the call: the event may be reaped, and the slot reused, before it returns.
     let_go(engine, request);
     request.set_state(RING);
-    if engine
-        .ring
-        .submit_one(&mut iocb(request, request.handle(number)))
-        .is_ok()
-    {
-        return true;
-    }
-    engine.ring.release(1);
-    request.set_state(crate::request::RUNNING);
-    hold(engine, request);
-    false
+    engine.ring.submit_one(&mut iocb).inspect_err(|_| {
+        engine.ring.release(1);
+        request.set_state(RUNNING);
+        hold(engine, request);
+    })
 }
 
-/// Moves requests from the line into the ring as far as there is room. Signals blocked; any thread.
-pub fn drain_line(engine: &Engine, blocked: &Blocked) {
-    use core::sync::atomic::Ordering;
-    while engine.overflowing.load(Ordering::SeqCst) != 0 {
-        if engine.ring.reserve(1) == 0 {
-            return;
-        }
+/// For a helper: moves requests from the line into the ring as far as there is room.
+pub fn drain_line(engine: &Engine, blocked: &Blocked, pins: &mut Pins) {
+    while engine.overflowing.load(Ordering::SeqCst) != 0 && engine.ring.reserve(1) == 1 {
         let guard = engine.lock.lock(blocked);
         let popped = engine.overflow.pop_front(&engine.requests);
         engine.overflowing.store(engine.overflow.len(), Ordering::SeqCst);
@@ -239,40 +227,51 @@ pub fn drain_line(engine: &Engine, blocked: &Blocked) {
             return;
         };
         let request = engine.request(number);
-        request.set_state(crate::request::RUNNING);
+        request.set_state(RUNNING);
         drop(guard);
-        if !admission::is_still_open(request) {
-            engine.ring.release(1);
-            complete(engine, blocked, number, Err(Errno::CANCELED));
-            continue;
-        }
-        // A write stays owed: it may bounce, and must go on though nobody asks.
-        let owed = request.has(flag::OWED)
-            && request.notice.get() == 0
-            && request.operation() != crate::request::Operation::Write;
-        if owed {
-            request.remove(flag::OWED);
-        }
-        let_go(engine, request);
-        request.set_state(RING);
-        let outcome = engine.ring.submit_one(&mut iocb(request, request.handle(number)));
-        if owed {
-            crate::wake::settle(engine);
-        }
-        let Err(errno) = outcome else { continue };
-        engine.ring.release(1);
-        request.set_state(crate::request::RUNNING);
-        match errno {
-            Errno::AGAIN if !engine.ring.is_empty() => {
-                let guard = engine.lock.lock(blocked);
-                admission::line_up(engine, &guard, number, true);
-                return;
+        let fd = match pins.pin(engine, request) {
+            Ok(fd) => fd,
+            Err(errno) => {
+                engine.ring.release(1);
+                complete(engine, blocked, number, Err(errno));
+                continue;
             }
-            Errno::AGAIN => {
-                hold(engine, request);
-                errand(engine, blocked, number);
-            }
-            _ => complete(engine, blocked, number, Err(errno)),
+        };
+        if !leave_line(engine, blocked, number, request, fd) {
+            return;
         }
     }
+}
+
+/// Submits one that was taken out of the line. False: there is no room after all.
+fn leave_line(engine: &Engine, blocked: &Blocked, number: Number, request: &Request, fd: i32) -> bool {
+    let mut iocb = Iocb { fildes: fd as u32, ..iocb(request, request.handle(number)) };
+    // A write stays owed: it may bounce, and must go on though nobody asks.
+    let settles =
+        request.has(flag::OWED) && request.notice.get() == 0 && request.operation() != Operation::Write;
+    if settles {
+        request.remove(flag::OWED);
+    }
+    let_go(engine, request);
+    request.set_state(RING);
+    let outcome = engine.ring.submit_one(&mut iocb);
+    if settles {
+        settle(engine);
+    }
+    let Err(errno) = outcome else { return true };
+    engine.ring.release(1);
+    request.set_state(RUNNING);
+    hold(engine, request);
+    if errno != Errno::AGAIN {
+        complete(engine, blocked, number, Err(errno));
+        return true;
+    }
+    if engine.ring.is_empty() {
+        // No completion is to come that would make room: the kernel's memory is used up.
+        errand(engine, blocked, number);
+        return true;
+    }
+    let guard = engine.lock.lock(blocked);
+    admission::line_up(engine, &guard, number, true);
+    false
 }

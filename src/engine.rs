@@ -36,7 +36,7 @@ use crate::pool::Pool;
 use crate::request::{List, Request};
 use crate::ring::Ring;
 use crate::wake::{Batch, Waiter};
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub struct Engine {
     pub ring: Ring,
@@ -54,6 +54,16 @@ pub struct Engine {
     pub followers: AtomicU32,
     /// Requests that can complete without the ring: in the library's lists, or with a thread.
     pub held: AtomicU32,
+    /// 1: a leader was to be woken, and no descriptor was free to do it with. The completion thread tries again.
+    pub kick_failed: AtomicU32,
+    /// The waiter in whose inbox the kernel puts the leader's events (`wait`), or 0.
+    pub seat: AtomicU32,
+    /// Requests that exist: while there are none, the library's threads may end.
+    pub live: AtomicU32,
+    /// Whether the completion thread, and a helper, are there: see `threads`.
+    pub alive: [AtomicU32; 2],
+    /// The completion thread's thread id, through which helpers reach the program's descriptors.
+    pub completion_thread: AtomicU32,
     /// `wake::is_stalled`: the ring's head when somebody last looked, and since when it is that.
     pub stall_head: AtomicU64,
     pub stall_since: AtomicU64,
@@ -82,6 +92,11 @@ impl Engine {
             owed: AtomicU32::new(0),
             followers: AtomicU32::new(0),
             held: AtomicU32::new(0),
+            kick_failed: AtomicU32::new(0),
+            seat: AtomicU32::new(0),
+            live: AtomicU32::new(0),
+            alive: [AtomicU32::new(0), AtomicU32::new(0)],
+            completion_thread: AtomicU32::new(0),
             stall_head: AtomicU64::new(u64::MAX),
             stall_since: AtomicU64::new(0),
             overflowing: AtomicU32::new(0),
@@ -93,6 +108,24 @@ impl Engine {
             outbox: Outbox::default(),
             callbacks: CallbackPool::default(),
         }
+    }
+
+    /// A slot for a new request. `None`: memory or threads are out.
+    pub fn take_request(&'static self) -> Option<u32> {
+        // SeqCst, before the look at the threads: `threads`.
+        self.live.fetch_add(1, Ordering::SeqCst);
+        let number = crate::threads::ensure(self).ok().and_then(|()| self.requests.take());
+        if number.is_none() {
+            self.live.fetch_sub(1, Ordering::SeqCst);
+        }
+        number
+    }
+
+    /// The request is over: its slot may be used again.
+    pub fn free_request(&self, number: u32) {
+        self.request(number).set_state(crate::request::FREE);
+        self.requests.give(number);
+        self.live.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// The request of a number that the engine itself stored: always there.

@@ -17,8 +17,6 @@ use once_cell::race::OnceNonZeroUsize;
 pub struct Page {
     /// The engine; set last, with Release, when it can be used.
     pub engine: AtomicPtr<Engine>,
-    /// An engine that lacks a thread still, because the system had none to give.
-    pub unfinished: AtomicPtr<Engine>,
     /// 1: the kernel refused a context, libc's own implementation serves this process.
     pub refused: AtomicU32,
     /// Held while the engine is set up. Outermost.
@@ -34,8 +32,7 @@ const BYTES: usize = 4096;
 #[inline]
 pub fn page() -> Option<&'static Page> {
     // SAFETY: set once to a mapping that stays, and that is a valid Page at any time (zeroes are).
-    PAGE.get()
-        .map(|address| unsafe { &*(address.get() as *const Page) })
+    PAGE.get().map(|address| unsafe { &*(address.get() as *const Page) })
 }
 
 /// The page, made at first use. An error: no memory, or a kernel before 4.14.

@@ -24,18 +24,20 @@
 //! it itself ([`run_own`]): no context switch at all. So a helper that has just been idle lingers for
 //! [`LINGER`] before it sleeps for good, and takes what is there only when no waiter came for it.
 
-use crate::admission::{hold, is_still_open};
+use crate::admission::{self, hold, is_still_open};
 use crate::complete::{complete, complete_quietly};
 use crate::direct;
 use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
 use crate::lock::{Blocked, Guard};
 use crate::order::{self, File};
+use crate::pins::Pins;
 use crate::polls;
 use crate::pool::{Cell32, Number};
 use crate::request::{flag, Home, List, Request, HELD, RUNNING};
 use crate::sys::files::{self, transfer, Direction};
 use crate::sys::threads::{self, discard_pending, futex_wait, futex_wake};
+use crate::threads::{may_end, Role, IDLE};
 use crate::wake::wake_named;
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::timespec;
@@ -79,6 +81,8 @@ pub struct Helpers {
 }
 
 enum Job {
+    /// Requests that wait for room in the ring, of which there is some.
+    Line,
     Writes(Number),
     Cold(Number),
     Errand(Number),
@@ -101,8 +105,11 @@ impl Helpers {
         }
     }
 
-    fn has_work(&self) -> bool {
-        self.first_file.get() != 0 || !self.cold.is_empty() || !self.errands.is_empty()
+    fn has_work(&self, engine: &Engine) -> bool {
+        line_can_move(engine)
+            || self.first_file.get() != 0
+            || !self.cold.is_empty()
+            || !self.errands.is_empty()
     }
 
     fn push_file(&self, engine: &Engine, number: Number) {
@@ -118,6 +125,9 @@ impl Helpers {
     }
 
     fn pop(&self, engine: &Engine) -> Option<Job> {
+        if line_can_move(engine) {
+            return Some(Job::Line);
+        }
         while let Some(file) = engine.files.get(self.first_file.get()) {
             let number = self.first_file.get();
             self.first_file.set(file.next_runnable.get());
@@ -167,25 +177,15 @@ pub fn push_cold(engine: &Engine, guard: &Guard, number: Number) {
     request.add(flag::OFF_RING);
     hold(engine, request);
     request.set_state(HELD);
-    engine
-        .helpers
-        .cold
-        .push_back(&engine.requests, number, Home::Cold);
-    call_helper(
-        engine,
-        guard,
-        request.notice.get() != 0 || engine.helpers.cold.len() > 1,
-    );
+    engine.helpers.cold.push_back(&engine.requests, number, Home::Cold);
+    call_helper(engine, guard, request.notice.get() != 0 || engine.helpers.cold.len() > 1);
 }
 
 /// Queues anything else that may wait.
 pub fn push_errand(engine: &Engine, guard: &Guard, number: Number) {
     hold(engine, engine.request(number));
     engine.request(number).set_state(HELD);
-    engine
-        .helpers
-        .errands
-        .push_back(&engine.requests, number, Home::Errand);
+    engine.helpers.errands.push_back(&engine.requests, number, Home::Errand);
     call_helper(engine, guard, true);
 }
 
@@ -204,6 +204,19 @@ pub fn withdraw(engine: &Engine, _: &Guard, number: Number) {
     }
 }
 
+fn line_can_move(engine: &Engine) -> bool {
+    engine.overflowing.load(Ordering::Relaxed) != 0 && engine.ring.has_room()
+}
+
+/// After completions were taken out: lets a helper move waiting requests into the ring.
+#[inline]
+pub fn call_for_line(engine: &Engine, blocked: &Blocked) {
+    if line_can_move(engine) {
+        let guard = engine.lock.lock(blocked);
+        call_helper(engine, &guard, true);
+    }
+}
+
 /// Wakes an idle helper. When none of `urgent` holds, one that lingers finds the work by itself soon.
 fn call_helper(engine: &Engine, _: &Guard, urgent: bool) {
     let helpers = &engine.helpers;
@@ -217,51 +230,71 @@ fn call_helper(engine: &Engine, _: &Guard, urgent: bool) {
     }
 }
 
-/// A helper thread's life.
-pub fn helper_thread(engine: &'static Engine) -> ! {
-    let blocked = Blocked::library_thread();
+/// A helper thread's life, which ends after a second without any request.
+pub fn helper_thread(engine: &'static Engine) {
     let helpers = &engine.helpers;
+    let mut pins = Pins::new(engine);
+    let blocked = Blocked::helper(pins.own_table());
+    {
+        let _guard = engine.lock.lock(&blocked);
+        helpers.threads.set(helpers.threads.get() + 1);
+    }
     let mut lingered = LINGERS;
     let mut stuck = false;
     loop {
         let guard = engine.lock.lock(&blocked);
         if helpers.working.get() == 0 || stuck {
             if let Some(job) = helpers.pop(engine) {
-                work(engine, &blocked, guard, job);
+                work(engine, &blocked, guard, &mut pins, job);
                 (lingered, stuck) = (0, false);
                 continue;
             }
         }
-        let standing_by = helpers.working.get() != 0 && helpers.has_work();
+        let standing_by = helpers.working.get() != 0 && helpers.has_work(engine);
         let finished = helpers.finished.get();
         let (word, limit) = match (standing_by, lingered < LINGERS) {
-            (true, _) => (STANDING_BY, Some(STUCK)),
-            (false, true) => (LINGERING, Some(LINGER)),
-            (false, false) => (SLEEPING, None),
+            (true, _) => (STANDING_BY, STUCK),
+            (false, true) => (LINGERING, LINGER),
+            (false, false) => (SLEEPING, IDLE),
         };
         helpers.idle.set(helpers.idle.get() + 1);
         helpers.word.store(word, Ordering::Relaxed);
         drop(guard);
-        let deadline = limit.map(|nanoseconds| later(threads::now(), nanoseconds));
-        let _ = futex_wait(&helpers.word, word, deadline.as_ref());
-        let _guard = engine.lock.lock(&blocked);
+        pins.release();
+        let slept = futex_wait(&helpers.word, word, Some(&later(threads::now(), limit)));
+        let guard = engine.lock.lock(&blocked);
         helpers.idle.set(helpers.idle.get() - 1);
         lingered += 1;
         stuck = standing_by && helpers.working.get() != 0 && helpers.finished.get() == finished;
+        let idle = word == SLEEPING && slept == Err(Errno::TIMEDOUT);
+        if idle && !helpers.has_work(engine) && leaves(engine, &guard) {
+            return;
+        }
     }
+}
+
+/// Whether an idle helper ends: when no request is left in the process.
+fn leaves(engine: &Engine, _: &Guard) -> bool {
+    let threads = &engine.helpers.threads;
+    let leaves = if threads.get() > 1 {
+        engine.live.load(Ordering::SeqCst) == 0
+    } else {
+        may_end(engine, Role::Helper)
+    };
+    if leaves {
+        threads.set(threads.get() - 1);
+    }
+    leaves
 }
 
 /// `time` plus `nanoseconds` (below one second).
 pub fn later(time: timespec, nanoseconds: i64) -> timespec {
     let sum = time.tv_nsec + nanoseconds;
-    timespec {
-        tv_sec: time.tv_sec + sum / 1_000_000_000,
-        tv_nsec: sum % 1_000_000_000,
-    }
+    timespec { tv_sec: time.tv_sec + sum / 1_000_000_000, tv_nsec: sum % 1_000_000_000 }
 }
 
 /// Takes the shift and does one job.
-fn work(engine: &'static Engine, blocked: &Blocked, guard: Guard, job: Job) {
+fn work(engine: &'static Engine, blocked: &Blocked, guard: Guard, pins: &mut Pins, job: Job) {
     let helpers = &engine.helpers;
     let shift = helpers.shift.get().wrapping_add(1);
     helpers.shift.set(shift);
@@ -272,13 +305,17 @@ fn work(engine: &'static Engine, blocked: &Blocked, guard: Guard, job: Job) {
     let stand_by_wanted = helpers.idle.get() == 0 && helpers.threads.get() < helpers.most;
     drop(guard);
     if stand_by_wanted {
-        // Refused threads are asked for again with the next job.
-        let _ = spawn(engine, blocked);
+        // A refused thread is asked for again with the next job.
+        let _ = crate::threads::start(Role::Helper, engine);
     }
     match job {
-        Job::Writes(file) => run_writes(engine, blocked, file),
-        Job::Cold(number) => complete(engine, blocked, number, transfer_rest(engine.request(number))),
-        Job::Errand(number) => run_errand(engine, blocked, number),
+        Job::Line => direct::drain_line(engine, blocked, pins),
+        Job::Writes(file) => run_writes(engine, blocked, pins, file),
+        Job::Cold(number) => {
+            let outcome = transfer_pinned(engine, engine.request(number), pins);
+            complete(engine, blocked, number, outcome);
+        }
+        Job::Errand(number) => run_errand(engine, blocked, pins, number),
     }
     let _guard = engine.lock.lock(blocked);
     if helpers.shift.get() == shift {
@@ -287,21 +324,8 @@ fn work(engine: &'static Engine, blocked: &Blocked, guard: Guard, job: Job) {
     }
 }
 
-/// Starts a helper thread. EAGAIN: the system has no more.
-pub fn spawn(engine: &'static Engine, blocked: &Blocked) -> Result<(), Errno> {
-    let guard = engine.lock.lock(blocked);
-    engine.helpers.threads.set(engine.helpers.threads.get() + 1);
-    drop(guard);
-    let started = crate::threads::start(crate::threads::Role::Helper, engine);
-    if started.is_err() {
-        let _guard = engine.lock.lock(blocked);
-        engine.helpers.threads.set(engine.helpers.threads.get() - 1);
-    }
-    started
-}
-
 /// Runs a file's queued writes in order, and wakes waiters as rarely as it can.
-fn run_writes(engine: &Engine, blocked: &Blocked, file_number: Number) {
+fn run_writes(engine: &Engine, blocked: &Blocked, pins: &mut Pins, file_number: Number) {
     let Some(file) = engine.files.get(file_number) else {
         return;
     };
@@ -318,12 +342,9 @@ fn run_writes(engine: &Engine, blocked: &Blocked, file_number: Number) {
         let request = engine.request(number);
         request.set_state(RUNNING);
         let last = file.queue.is_empty();
-        engine
-            .helpers
-            .finished
-            .set(engine.helpers.finished.get().wrapping_add(1));
+        engine.helpers.finished.set(engine.helpers.finished.get().wrapping_add(1));
         drop(guard);
-        let outcome = transfer_rest(request);
+        let outcome = transfer_pinned(engine, request, pins);
         let waiter = complete_quietly(engine, blocked, number, outcome);
         if waiter != 0 && waiter != to_wake {
             wake_named(engine, to_wake);
@@ -347,17 +368,23 @@ fn leave_file(engine: &Engine, guard: &Guard, number: Number, file: &File) {
     order::forget_if_idle(engine, number, file);
 }
 
-/// Transfers what is left of a request, and waits as long as that takes. The answer is the whole request's.
-fn transfer_rest(request: &Request) -> Outcome {
-    if !is_still_open(request) {
-        return finished_with(request, Err(Errno::CANCELED));
+/// As `transfer_rest`, on the pinned file.
+fn transfer_pinned(engine: &Engine, request: &Request, pins: &mut Pins) -> Outcome {
+    match pins.pin(engine, request) {
+        Ok(fd) => transfer_rest(request, fd),
+        Err(errno) => finished_with(request, Err(errno)),
     }
+}
+
+/// Transfers what is left of a request through `fd`, and waits as long as that takes. The answer is the whole
+/// request's.
+fn transfer_rest(request: &Request, fd: i32) -> Outcome {
     let Some(direction) = request.operation().direction() else {
         return Err(Errno::INVAL);
     };
     loop {
         let rest = request.rest();
-        let outcome = match transfer(direction, request.fd(), rest, request.position()) {
+        let outcome = match transfer(direction, fd, rest, request.position()) {
             // What the caller asked to seek cannot: it is at its position by nature.
             Err(Errno::SPIPE) if !request.has(flag::STREAM) => {
                 request.add(flag::STREAM);
@@ -387,25 +414,31 @@ fn finished_with(request: &Request, outcome: Outcome) -> Outcome {
 }
 
 /// Submits what the kernel takes only by waiting, to the same ring; or transfers right here.
-fn run_errand(engine: &Engine, blocked: &Blocked, number: Number) {
+fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: Number) {
     let request = engine.request(number);
-    let by_ring = !request.has(flag::WAITS) && !request.has(flag::STREAM);
-    let queue = request.poll.get();
-    if !is_still_open(request) {
-        complete(
-            engine,
-            blocked,
-            number,
-            finished_with(request, Err(Errno::CANCELED)),
-        );
-    } else if !(by_ring && direct::submit_waiting(engine, number, request)) {
-        complete(engine, blocked, number, transfer_rest(request));
-    } else {
-        // The kernel has it, or somebody has even reaped it: not to be touched any more.
+    if request.poll.get() != 0 {
+        return polls::run_errand(engine, blocked, pins, number);
     }
-    if queue != 0 {
-        polls::goes_on(engine, blocked, queue);
+    let fd = match pins.pin(engine, request) {
+        Ok(fd) => fd,
+        Err(errno) => return complete(engine, blocked, number, finished_with(request, Err(errno))),
+    };
+    if request.operation().direction().is_none() {
+        return match direct::submit_waiting(engine, number, request, fd) {
+            Ok(()) => {}
+            Err(Errno::AGAIN) => admission::wait_for_room(engine, blocked, number),
+            Err(errno) => complete(engine, blocked, number, Err(errno)),
+        };
     }
+    // Submitted, the request is the kernel's, or somebody has even reaped it: not to be touched any more.
+    if direct::submit_waiting(engine, number, request, fd).is_err() {
+        complete(engine, blocked, number, transfer_rest(request, fd));
+    }
+}
+
+/// A transfer that may wait, for `polls`.
+pub fn transfer_waiting(request: &Request, fd: i32) -> Outcome {
+    transfer_rest(request, fd)
 }
 
 /// For a thread that would sleep until `number` is complete: does the work when it is next in line,
@@ -433,7 +466,7 @@ pub fn run_own(engine: &Engine, blocked: &Blocked, handle: u64) -> bool {
             file.queue.remove(&engine.requests, number);
             request.set_state(RUNNING);
             drop(guard);
-            let outcome = transfer_rest(request);
+            let outcome = transfer_own(request);
             if outcome == Err(Errno(libc::EFBIG)) {
                 // RLIMIT_FSIZE's signal went to this thread, whose signals are blocked.
                 discard_pending(libc::SIGXFSZ);
@@ -448,11 +481,20 @@ pub fn run_own(engine: &Engine, blocked: &Blocked, handle: u64) -> bool {
             engine.helpers.cold.remove(&engine.requests, number);
             request.set_state(RUNNING);
             drop(guard);
-            complete(engine, blocked, number, transfer_rest(request));
+            complete(engine, blocked, number, transfer_own(request));
         }
         _ => return false,
     }
     true
+}
+
+/// In the program's own thread, through its own descriptor.
+fn transfer_own(request: &Request) -> Outcome {
+    if is_still_open(request) {
+        transfer_rest(request, request.fd())
+    } else {
+        finished_with(request, Err(Errno::CANCELED))
+    }
 }
 
 /// Whether a file system answers by itself, from memory or a local disk: statfs(2)'s numbers.

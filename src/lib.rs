@@ -44,6 +44,7 @@ mod lio;
 mod lock;
 mod notify;
 mod order;
+mod pins;
 mod polls;
 mod pool;
 mod process;

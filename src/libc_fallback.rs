@@ -18,10 +18,7 @@ struct Next {
 
 impl Next {
     const fn new(name: &'static CStr) -> Next {
-        Next {
-            name,
-            address: OnceNonZeroUsize::new(),
-        }
+        Next { name, address: OnceNonZeroUsize::new() }
     }
 
     /// ENOSYS: there is none (a C library without AIO).
@@ -31,9 +28,7 @@ impl Next {
             let address = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
             core::num::NonZeroUsize::new(address as usize).ok_or(Errno::NOSYS)
         };
-        self.address
-            .get_or_try_init(look)
-            .map(core::num::NonZeroUsize::get)
+        self.address.get_or_try_init(look).map(core::num::NonZeroUsize::get)
     }
 }
 
@@ -85,19 +80,13 @@ pub unsafe fn write(aiocb: *mut Aiocb) -> c_int {
 pub unsafe fn fsync(operation: c_int, aiocb: *mut Aiocb) -> c_int {
     type Function = extern "C" fn(c_int, *mut Aiocb) -> c_int;
     // SAFETY: as in `read`.
-    call(FSYNC.find(), |f| unsafe {
-        core::mem::transmute::<usize, Function>(f)(operation, aiocb)
-    })
+    call(FSYNC.find(), |f| unsafe { core::mem::transmute::<usize, Function>(f)(operation, aiocb) })
 }
 
 /// # Safety
 /// As `aio_suspend`.
-pub unsafe extern "C-unwind" fn suspend(
-    list: *const *const Aiocb,
-    count: c_int,
-    timeout: *const timespec,
-) -> c_int {
-    type Function = extern "C-unwind" fn(*const *const Aiocb, c_int, *const timespec) -> c_int;
+pub unsafe fn suspend(list: *const *const Aiocb, count: c_int, timeout: *const timespec) -> c_int {
+    type Function = extern "C" fn(*const *const Aiocb, c_int, *const timespec) -> c_int;
     // SAFETY: as in `read`; a cancellation point, so without a closure's frame.
     match SUSPEND.find() {
         Ok(f) => unsafe { core::mem::transmute::<usize, Function>(f)(list, count, timeout) },
@@ -113,20 +102,13 @@ pub unsafe extern "C-unwind" fn suspend(
 pub unsafe fn cancel(fd: c_int, aiocb: *mut Aiocb) -> c_int {
     type Function = extern "C" fn(c_int, *mut Aiocb) -> c_int;
     // SAFETY: as in `read`.
-    call(CANCEL.find(), |f| unsafe {
-        core::mem::transmute::<usize, Function>(f)(fd, aiocb)
-    })
+    call(CANCEL.find(), |f| unsafe { core::mem::transmute::<usize, Function>(f)(fd, aiocb) })
 }
 
 /// # Safety
 /// As `lio_listio`.
-pub unsafe extern "C-unwind" fn listio(
-    mode: c_int,
-    list: *const *const Aiocb,
-    count: c_int,
-    notice: *const Sigevent,
-) -> c_int {
-    type Function = extern "C-unwind" fn(c_int, *const *const Aiocb, c_int, *const Sigevent) -> c_int;
+pub unsafe fn listio(mode: c_int, list: *const *const Aiocb, count: c_int, notice: *const Sigevent) -> c_int {
+    type Function = extern "C" fn(c_int, *const *const Aiocb, c_int, *const Sigevent) -> c_int;
     match LISTIO.find() {
         // SAFETY: as in `suspend`.
         Ok(f) => unsafe { core::mem::transmute::<usize, Function>(f)(mode, list, count, notice) },

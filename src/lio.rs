@@ -21,9 +21,8 @@ use core::sync::atomic::Ordering;
 ///
 /// # Safety
 /// `list` has `count` entries, each NULL or a valid aiocb until it is complete.
-#[allow(improper_ctypes_definitions)] // About unwinding: not called from C.
-pub unsafe extern "C-unwind" fn run_and_wait(
-    engine: &Engine,
+pub unsafe fn run_and_wait(
+    engine: &'static Engine,
     list: *const *const Aiocb,
     count: usize,
 ) -> Result<(), Errno> {
@@ -53,7 +52,7 @@ pub unsafe extern "C-unwind" fn run_and_wait(
 /// # Safety
 /// As `run_and_wait`.
 pub unsafe fn run(
-    engine: &Engine,
+    engine: &'static Engine,
     list: *const *const Aiocb,
     count: usize,
     notice: Notice,
@@ -62,14 +61,14 @@ pub unsafe fn run(
         // SAFETY: handed on from our caller.
         return unsafe { submit_list(engine, list, count, 0) };
     }
-    let carrier = engine.requests.take().ok_or(Errno::AGAIN)?;
+    let carrier = engine.take_request().ok_or(Errno::AGAIN)?;
     let request = engine.request(carrier);
     request.begin_carrier();
     notice.store(request);
     let (number, batch) = match new_batch(engine, 1) {
         Ok(new) => new,
         Err(errno) => {
-            crate::notify::free(engine, carrier);
+            engine.free_request(carrier);
             return Err(errno);
         }
     };
@@ -82,9 +81,9 @@ pub unsafe fn run(
 }
 
 /// The notification of a list without requests.
-pub fn notify_at_once(engine: &Engine, notice: Notice) -> Result<(), Errno> {
+pub fn notify_at_once(engine: &'static Engine, notice: Notice) -> Result<(), Errno> {
     if notice != Notice::None {
-        let carrier = engine.requests.take().ok_or(Errno::AGAIN)?;
+        let carrier = engine.take_request().ok_or(Errno::AGAIN)?;
         let request = engine.request(carrier);
         request.begin_carrier();
         notice.store(request);
@@ -94,7 +93,7 @@ pub fn notify_at_once(engine: &Engine, notice: Notice) -> Result<(), Errno> {
 }
 
 /// A batch that counts the call itself as pending.
-fn new_batch(engine: &Engine, references: u32) -> Result<(Number, &Batch), Errno> {
+fn new_batch(engine: &'static Engine, references: u32) -> Result<(Number, &'static Batch), Errno> {
     let number = engine.batches.take().ok_or(Errno::AGAIN)?;
     let batch = engine.batches.get(number).ok_or(Errno::AGAIN)?;
     batch.pending.store(1, Ordering::Relaxed);
@@ -108,7 +107,7 @@ fn new_batch(engine: &Engine, references: u32) -> Result<(Number, &Batch), Errno
 /// Submits every element; the error of the last that could not be. Elements that go straight to the
 /// kernel go together.
 unsafe fn submit_list(
-    engine: &Engine,
+    engine: &'static Engine,
     list: *const *const Aiocb,
     count: usize,
     batch: Number,
@@ -142,7 +141,7 @@ unsafe fn submit_list(
 }
 
 fn submit_element(
-    engine: &Engine,
+    engine: &'static Engine,
     aiocb: AiocbRef,
     batch: Number,
     gathered: &mut Gathered,
@@ -150,28 +149,14 @@ fn submit_element(
     if let Some(batch) = engine.batches.get(batch) {
         batch.pending.fetch_add(1, Ordering::Relaxed);
     }
-    let notice = check(engine, aiocb)?;
+    let notice = check(aiocb)?;
     let operation = match aiocb.opcode() {
         libc::LIO_READ => Operation::Read,
         libc::LIO_WRITE => Operation::Write,
         _ => {
-            let submission = Submission {
-                aiocb,
-                operation: Operation::Read,
-                notice,
-                batch,
-            };
+            let submission = Submission { aiocb, operation: Operation::Read, notice, batch };
             return fail(engine, &submission, Errno::INVAL).map(|()| false);
         }
     };
-    submit_gathering(
-        engine,
-        &Submission {
-            aiocb,
-            operation,
-            notice,
-            batch,
-        },
-        gathered,
-    )
+    submit_gathering(engine, &Submission { aiocb, operation, notice, batch }, gathered)
 }

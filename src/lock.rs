@@ -18,6 +18,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 /// Proof that the calling thread's signals are blocked; unblocks them when dropped.
 pub struct Blocked {
     before: Option<Mask>,
+    /// A helper with a descriptor table of its own: the program's numbers mean nothing here.
+    own_table: bool,
     /// Not Send: it speaks of one thread.
     not_send: core::marker::PhantomData<*const ()>,
 }
@@ -26,23 +28,22 @@ impl Blocked {
     /// Blocks every signal of the calling thread until dropped.
     #[inline]
     pub fn new() -> Blocked {
-        Blocked {
-            before: Some(set_mask(!0)),
-            not_send: core::marker::PhantomData,
-        }
+        Blocked { before: Some(set_mask(!0)), own_table: false, not_send: core::marker::PhantomData }
     }
 
     /// For threads of the library, whose signals are blocked for life.
     pub fn library_thread() -> Blocked {
-        Blocked {
-            before: None,
-            not_send: core::marker::PhantomData,
-        }
+        Blocked { before: None, own_table: false, not_send: core::marker::PhantomData }
     }
 
-    /// The mask that the thread had.
-    pub fn before(&self) -> Mask {
-        self.before.unwrap_or(crate::sys::threads::LIBRARY_THREAD_MASK)
+    /// For helpers, which may not use the program's descriptors by number when `own_table`.
+    pub fn helper(own_table: bool) -> Blocked {
+        Blocked { before: None, own_table, not_send: core::marker::PhantomData }
+    }
+
+    /// Whether the program's descriptors can be used by number in this thread.
+    pub fn sees_descriptors(&self) -> bool {
+        !self.own_table
     }
 }
 
@@ -75,11 +76,7 @@ impl Lock {
     #[inline]
     pub fn lock<'a>(&'a self, blocked: &'a Blocked) -> Guard<'a> {
         // Acquire pairs with the Release in drop.
-        if self
-            .0
-            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
-        {
+        if self.0.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
             self.lock_contended();
         }
         Guard { lock: self, blocked }
@@ -90,10 +87,7 @@ impl Lock {
         // Sections are some hundred instructions: the holder is often about to leave.
         for _ in 0..100 {
             if self.0.load(Ordering::Relaxed) == 0
-                && self
-                    .0
-                    .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
-                    .is_ok()
+                && self.0.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
             {
                 return;
             }

@@ -3,9 +3,9 @@
 use crate::abi::Sigevent;
 use crate::engine::Engine;
 use crate::errno::Errno;
-use crate::lock::Blocked;
+use crate::lock::{Blocked, Guard};
 use crate::pool::Number;
-use crate::request::{Home, List, Request, ENDED, FREE};
+use crate::request::{Home, List, Request, ENDED};
 use crate::sys::threads::queue_signal;
 use crate::wake::{wake, COMPLETION_THREAD};
 use libc::c_int;
@@ -47,11 +47,9 @@ impl Notice {
                     _ => Err(Errno::INVAL),
                 }
             }
-            libc::SIGEV_THREAD if sigevent.function != 0 => Ok(Notice::Thread {
-                function: sigevent.function,
-                value,
-                attributes: sigevent.attributes,
-            }),
+            libc::SIGEV_THREAD if sigevent.function != 0 => {
+                Ok(Notice::Thread { function: sigevent.function, value, attributes: sigevent.attributes })
+            }
             _ => Ok(Notice::None),
         }
     }
@@ -65,11 +63,7 @@ impl Notice {
                 request.function.set(thread.unwrap_or(0) as u64);
                 request.value.set(value as u64);
             }
-            Notice::Thread {
-                function,
-                value,
-                attributes,
-            } => {
+            Notice::Thread { function, value, attributes } => {
                 request.notice.set(3);
                 request.function.set(function as u64);
                 request.value.set(value as u64);
@@ -82,16 +76,8 @@ impl Notice {
         let value = request.value.get() as usize;
         let signo = request.signo.get() as c_int;
         match request.notice.get() {
-            1 => Notice::Signal {
-                signo,
-                thread: None,
-                value,
-            },
-            2 => Notice::Signal {
-                signo,
-                thread: Some(request.function.get() as c_int),
-                value,
-            },
+            1 => Notice::Signal { signo, thread: None, value },
+            2 => Notice::Signal { signo, thread: Some(request.function.get() as c_int), value },
             3 => Notice::Thread {
                 function: request.function.get() as usize,
                 value,
@@ -107,6 +93,8 @@ impl Notice {
 #[derive(Default)]
 pub struct Outbox {
     waiting: List,
+    /// Could not be delivered when last tried: the completion thread's own.
+    refused: List,
 }
 
 /// Delivers what the request carries and frees it, or leaves it to the completion thread.
@@ -120,13 +108,10 @@ pub fn deliver(engine: &Engine, blocked: &Blocked, number: Number) {
         Notice::Thread { .. } => false,
     };
     if delivered {
-        free(engine, number);
+        engine.free_request(number);
     } else {
         let guard = engine.lock.lock(blocked);
-        engine
-            .outbox
-            .waiting
-            .push_back(&engine.requests, number, Home::None);
+        engine.outbox.waiting.push_back(&engine.requests, number, Home::None);
         drop(guard);
         wake(engine, COMPLETION_THREAD);
     }
@@ -144,23 +129,21 @@ pub fn next_waiting(engine: &Engine, blocked: &Blocked) -> Option<Number> {
     engine.outbox.waiting.pop_front(&engine.requests)
 }
 
-/// Whether nothing waits for the completion thread.
-pub fn is_outbox_empty(engine: &Engine, blocked: &Blocked) -> bool {
-    let _guard = engine.lock.lock(blocked);
+/// Whether nothing waits for the completion thread to be delivered. With the lock held.
+pub fn is_outbox_empty(engine: &Engine, _: &Guard) -> bool {
     engine.outbox.waiting.is_empty()
 }
 
 /// For the completion thread: could not deliver this one now.
 pub fn put_back(engine: &Engine, blocked: &Blocked, number: Number) {
     let _guard = engine.lock.lock(blocked);
-    engine
-        .outbox
-        .waiting
-        .push_front(&engine.requests, number, Home::None);
+    engine.outbox.refused.push_back(&engine.requests, number, Home::None);
 }
 
-/// The request is over: its slot may be used again.
-pub fn free(engine: &Engine, number: Number) {
-    engine.request(number).set_state(FREE);
-    engine.requests.give(number);
+/// For the completion thread: those that could not be delivered wait to be tried again.
+pub fn retry(engine: &Engine, blocked: &Blocked) {
+    let _guard = engine.lock.lock(blocked);
+    while let Some(number) = engine.outbox.refused.pop_front(&engine.requests) {
+        engine.outbox.waiting.push_back(&engine.requests, number, Home::None);
+    }
 }

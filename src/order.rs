@@ -109,14 +109,7 @@ impl FileTable {
         let file = self.files.get(number)?;
         file.device.set(identity.device);
         file.inode.set(identity.inode);
-        for cell in [
-            &file.unfinished,
-            &file.busy,
-            &file.listed,
-            &file.local,
-            &file.epoch,
-            &file.open,
-        ] {
+        for cell in [&file.unfinished, &file.busy, &file.listed, &file.local, &file.epoch, &file.open] {
             cell.set(0);
         }
         let bucket = &self.buckets[bucket(identity)];
@@ -130,10 +123,7 @@ impl FileTable {
         let Some(file) = self.files.get(number) else {
             return;
         };
-        let identity = Identity {
-            device: file.device.get(),
-            inode: file.inode.get(),
-        };
+        let identity = Identity { device: file.device.get(), inode: file.inode.get() };
         let mut cell = &self.buckets[bucket(identity)];
         while cell.get() != number {
             match self.files.get(cell.get()) {

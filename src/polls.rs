@@ -14,13 +14,15 @@ use crate::admission::{hold, is_still_open, owe_request};
 use crate::complete::complete;
 use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
-use crate::helpers;
+use crate::helpers::{self, transfer_waiting};
 use crate::lock::{Blocked, Guard};
+use crate::pins::Pins;
 use crate::pool::{Cell32, Cell64, Number, Pool, Slot};
-use crate::request::{flag, Home, List, Request, HELD, RUNNING};
+use crate::request::{flag, Home, List, Operation, Request, HELD, RUNNING};
 use crate::sys::aio_abi::{cmd, Iocb};
-use crate::sys::files::{self, transfer_nowait, Direction, Identity};
+use crate::sys::files::{self, transfer_nowait, Direction, Identity, STREAM};
 use crate::sys::threads::{discard_pending, is_pending};
+use crate::wake::{wake, COMPLETION_THREAD};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// The highest bit of an event's `data`: it belongs to a queue here, whose number is the low half.
@@ -44,6 +46,9 @@ pub struct Queue {
     busy: Cell32,
     /// Where the kernel's answer will come from: 0 nowhere, or `ARMED_*`.
     armed: Cell32,
+    /// 1 while it stands in `PollTable::handed`, and the next one there.
+    handed: Cell32,
+    next_handed: Cell32,
     futile: Cell32,
     /// Which use of the slot this is: late events of an earlier one are ignored.
     generation: Cell32,
@@ -89,6 +94,9 @@ pub struct PollTable {
     watch: Cell32,
     watch_armed: Cell32,
     watched: Cell32,
+    /// Queues that a helper gave to the completion thread, linked by `next_handed`: a helper with
+    /// a descriptor table of its own cannot try or arm them.
+    handed: Cell32,
 }
 
 impl Default for PollTable {
@@ -101,6 +109,7 @@ impl Default for PollTable {
             watch: Cell32::default(),
             watch_armed: Cell32::default(),
             watched: Cell32::default(),
+            handed: Cell32::default(),
         }
     }
 }
@@ -131,7 +140,7 @@ impl PollTable {
         queue.direction.set(direction as u32);
         queue.inode.set(identity.inode);
         queue.device.set(identity.device);
-        for cell in [&queue.busy, &queue.armed, &queue.futile] {
+        for cell in [&queue.busy, &queue.armed, &queue.handed, &queue.futile] {
             cell.set(0);
         }
         queue.generation.set((queue.generation.get() + 1) & 0x7fff_ffff);
@@ -142,7 +151,11 @@ impl PollTable {
     }
 
     fn forget_if_idle(&self, number: Number, queue: &Queue) {
-        if !queue.waiting.is_empty() || queue.busy.get() != 0 || queue.armed.get() != 0 {
+        if !queue.waiting.is_empty()
+            || queue.busy.get() != 0
+            || queue.armed.get() != 0
+            || queue.handed.get() != 0
+        {
             return;
         }
         let mut cell = &self.buckets[queue.fd.get() as usize % BUCKETS];
@@ -166,10 +179,7 @@ pub fn enqueue(engine: &Engine, blocked: &Blocked, number: Number) {
         return complete(engine, blocked, number, Err(Errno::INVAL));
     };
     let guard = engine.lock.lock(blocked);
-    let Some(at) = engine
-        .polls
-        .find_or_add(request.fd(), request.identity(), direction)
-    else {
+    let Some(at) = engine.polls.find_or_add(request.fd(), request.identity(), direction) else {
         drop(guard);
         return complete(engine, blocked, number, Err(Errno::AGAIN));
     };
@@ -218,17 +228,17 @@ fn drive<'a>(engine: &'a Engine, blocked: &'a Blocked, guard: Guard<'a>, at: Num
             Attempt::NothingYet => {
                 request.set_state(HELD);
                 queue.busy.set(0);
-                queue.futile.set(queue.futile.get() + 1);
                 if queue.futile.get() > FUTILE {
-                    request.add(flag::WAITS);
                     queue.futile.set(0);
-                    continue;
+                    request.add(flag::WAITS | flag::BLOCKS);
+                    to_helper(engine, &guard, queue, number);
+                    return;
                 }
                 if arm(engine, at, queue) {
                     return;
                 }
                 // Nothing can tell us when: a helper waits in the transfer itself.
-                request.add(flag::WAITS);
+                request.add(flag::WAITS | flag::BLOCKS);
                 to_helper(engine, &guard, queue, number);
                 return;
             }
@@ -298,7 +308,7 @@ fn transfer_quietly(direction: Direction, request: &Request, rest: files::Buffer
     outcome
 }
 
-/// Knows no RWF_NOWAIT (terminals): once poll says so, a transfer hardly waits, and a helper does it.
+/// Knows no RWF_NOWAIT (terminals, FIFOs with a name): once poll says so, a helper transfers.
 fn ready_to_wait(request: &Request, direction: Direction) -> Attempt {
     let ready = files::poll_now(request.fd(), events_of(direction)) != 0;
     match (ready, request.has(flag::NONBLOCK)) {
@@ -306,6 +316,61 @@ fn ready_to_wait(request: &Request, direction: Direction) -> Attempt {
         (false, true) => Attempt::Ended(Err(Errno::AGAIN)),
         (false, false) => Attempt::NothingYet,
     }
+}
+
+/// For a helper: the head of a queue, taken out of it, on a descriptor that knows no RWF_NOWAIT. A second open
+/// file description of the same pipe or terminal, with O_NONBLOCK, transfers what there is; where none is to
+/// be had the helper waits in the transfer.
+pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: Number) {
+    let request = engine.request(number);
+    let at = request.poll.get();
+    let outcome = match pins.pin(engine, request) {
+        Ok(fd) => try_reopened(request, pins, fd).unwrap_or_else(|| transfer_waiting(request, fd)),
+        Err(errno) => Err(errno),
+    };
+    let written_in_part = request.operation() == Operation::Write
+        && !request.has(flag::NONBLOCK)
+        && outcome.is_ok()
+        && (request.done.get() as usize) < request.bytes();
+    let Some(queue) = engine.polls.queues.get(at) else {
+        return;
+    };
+    if outcome == Err(Errno::AGAIN) && !request.has(flag::NONBLOCK) || written_in_part {
+        // Back to the head of its queue, until poll says that there is more.
+        let guard = engine.lock.lock(blocked);
+        request.remove(flag::OFF_RING);
+        request.set_state(HELD);
+        queue.waiting.push_front(&engine.requests, number, Home::Poll);
+        drop(guard);
+        return goes_on(engine, blocked, at);
+    }
+    let outcome = match (outcome, request.done.get()) {
+        (Err(_), done) if done > 0 => Ok(done as usize),
+        (outcome, _) => outcome,
+    };
+    complete(engine, blocked, number, outcome);
+    goes_on(engine, blocked, at);
+}
+
+/// `None`: no second description is to be had. EAGAIN: nothing (more) for now.
+fn try_reopened(request: &Request, pins: &Pins, fd: i32) -> Option<Outcome> {
+    let direction = request.operation().direction()?;
+    if request.has(flag::BLOCKS) || files::is_terminal_multiplexer(fd) {
+        return None;
+    }
+    let mode = match direction {
+        Direction::Read => libc::O_RDONLY,
+        Direction::Write => libc::O_WRONLY,
+    };
+    let reopened = pins.open_nonblocking(fd, mode)?;
+    let outcome = files::transfer(direction, reopened, request.rest(), STREAM);
+    files::close(reopened);
+    if let Ok(count) = outcome {
+        request.done.set(request.done.get() + count as u64);
+        return Some(Ok(request.done.get() as usize));
+    }
+    // What cannot be read or written at its position is no pipe and no terminal: as it is, then.
+    (outcome != Err(Errno::SPIPE) && outcome != Err(Errno::INVAL)).then_some(outcome)
 }
 
 fn events_of(direction: Direction) -> i16 {
@@ -400,7 +465,7 @@ fn arm_watch(engine: &Engine) -> bool {
 }
 
 /// The poll of a queue answered. Any thread that reaps, signals blocked.
-pub fn event(engine: &Engine, blocked: &Blocked, data: u64) {
+pub fn event(engine: &Engine, blocked: &Blocked, data: u64, result: i64) {
     engine.ring.release(1);
     let at = data as u32;
     let guard = engine.lock.lock(blocked);
@@ -412,6 +477,8 @@ pub fn event(engine: &Engine, blocked: &Blocked, data: u64) {
     }
     engine.polls.in_ring.set(engine.polls.in_ring.get() - 1);
     queue.armed.set(0);
+    // 0 says that it was cancelled; an attempt that gets something sets it back.
+    queue.futile.set(queue.futile.get() + u32::from(result > 0));
     if queue.busy.get() == 0 {
         drive(engine, blocked, guard, at, queue);
     }
@@ -461,12 +528,40 @@ pub fn watch_event(engine: &Engine, blocked: &Blocked) {
 /// Who made the queue busy is done: it goes on.
 pub fn goes_on(engine: &Engine, blocked: &Blocked, at: Number) {
     let guard = engine.lock.lock(blocked);
-    let Some(queue) = engine.polls.queues.get(at) else {
-        return;
-    };
+    let Some(queue) = engine.polls.queues.get(at) else { return };
     queue.busy.set(0);
-    if queue.armed.get() == 0 {
+    if queue.armed.get() != 0 {
+        return;
+    }
+    if blocked.sees_descriptors() {
         drive(engine, blocked, guard, at, queue);
+    } else if queue.waiting.is_empty() {
+        engine.polls.forget_if_idle(at, queue);
+    } else if queue.handed.get() == 0 {
+        queue.handed.set(1);
+        queue.next_handed.set(engine.polls.handed.get());
+        engine.polls.handed.set(at);
+        drop(guard);
+        wake(engine, COMPLETION_THREAD);
+    }
+}
+
+/// Whether helpers handed queues over. With the lock held.
+pub fn has_handed(engine: &Engine, _: &Guard) -> bool {
+    engine.polls.handed.get() != 0
+}
+
+/// For the completion thread: goes on with the queues that helpers handed over.
+pub fn drive_handed(engine: &Engine, blocked: &Blocked) {
+    loop {
+        let guard = engine.lock.lock(blocked);
+        let at = engine.polls.handed.get();
+        let Some(queue) = engine.polls.queues.get(at) else { return };
+        engine.polls.handed.set(queue.next_handed.get());
+        queue.handed.set(0);
+        if queue.busy.get() == 0 && queue.armed.get() == 0 {
+            drive(engine, blocked, guard, at, queue);
+        }
     }
 }
 

@@ -85,10 +85,7 @@ impl<T: Slot> Pool<T> {
             let next = slot.free_link().load(Ordering::Relaxed);
             let changed = (head >> 32).wrapping_add(1) << 32 | u64::from(next);
             // Acquire pairs with give's Release: we see the slot as its last user left it.
-            match self
-                .free
-                .compare_exchange_weak(head, changed, Ordering::Acquire, Ordering::Acquire)
-            {
+            match self.free.compare_exchange_weak(head, changed, Ordering::Acquire, Ordering::Acquire) {
                 Ok(_) => return Some(number),
                 Err(now) => head = now,
             }
@@ -103,10 +100,7 @@ impl<T: Slot> Pool<T> {
         loop {
             slot.free_link().store(head as u32, Ordering::Relaxed);
             let changed = (head >> 32).wrapping_add(1) << 32 | u64::from(number);
-            match self
-                .free
-                .compare_exchange_weak(head, changed, Ordering::Release, Ordering::Relaxed)
-            {
+            match self.free.compare_exchange_weak(head, changed, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => head = now,
             }
@@ -132,11 +126,7 @@ impl<T: Slot> Pool<T> {
                     unsafe { crate::sys::threads::unmap(memory, bytes) };
                 }
             }
-            if self
-                .used
-                .compare_exchange(used, used + 1, Ordering::AcqRel, Ordering::Acquire)
-                .is_ok()
-            {
+            if self.used.compare_exchange(used, used + 1, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 return Some(used + 1);
             }
         }

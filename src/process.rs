@@ -1,15 +1,14 @@
-//! Starting: at the first request a context, a completion thread and a helper, or libc's own instead.
+//! Starting: at the first call a context, or libc's own implementation instead. Threads come later
+//! (`threads`), with the first request that is not complete at once.
 
 use crate::engine::Engine;
 use crate::errno::Errno;
-use crate::fork::{current, make_page, Page};
-use crate::helpers;
+use crate::fork::{current, make_page};
 use crate::lock::Blocked;
 use crate::ring::{Ring, DEFAULT_REQUESTS};
 use crate::sys::context::io_destroy;
-use crate::sys::threads::map_zeroed;
-use crate::threads::{self, Role};
-use core::sync::atomic::{AtomicU32, Ordering};
+use crate::sys::threads::{map_zeroed, replace_zeroed};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Who answers this process's calls.
 pub enum Service {
@@ -69,34 +68,17 @@ fn start() -> Result<Service, Errno> {
     if let Some(service) = decided() {
         return Ok(service);
     }
-    let engine = match unfinished(page)? {
-        Some(engine) => engine,
-        None => {
-            crate::libc_fallback::prepare();
-            page.refused.store(1, Ordering::Release);
-            return Ok(Service::Libc);
-        }
+    let Some(engine) = new_engine()? else {
+        crate::libc_fallback::prepare();
+        page.refused.store(1, Ordering::Release);
+        return Ok(Service::Libc);
     };
-    if engine.waiters.used() == 0 {
-        // The completion thread's seat, taken before anyone can wait.
-        engine.waiters.take().ok_or(Errno::AGAIN)?;
-        if let Err(errno) = threads::start(Role::Completion, engine) {
-            engine.waiters.give(crate::wake::COMPLETION_THREAD);
-            return Err(errno);
-        }
-    }
-    helpers::spawn(engine, &blocked)?;
-    page.engine
-        .store(core::ptr::from_ref(engine).cast_mut(), Ordering::Release);
+    page.engine.store(core::ptr::from_ref(engine).cast_mut(), Ordering::Release);
     Ok(Service::Engine(engine))
 }
 
-/// The engine without its threads. `None`: the kernel refuses a context.
-fn unfinished(page: &Page) -> Result<Option<&'static Engine>, Errno> {
-    // SAFETY: written below, by whoever held the start lock, with an engine that stays.
-    if let Some(engine) = unsafe { page.unfinished.load(Ordering::Relaxed).as_ref() } {
-        return Ok(Some(engine));
-    }
+/// A new engine; its threads start with the first request that needs them. `None`: the kernel refuses a context.
+fn new_engine() -> Result<Option<&'static Engine>, Errno> {
     let requests = match HINT_REQUESTS.load(Ordering::Relaxed) {
         0 => DEFAULT_REQUESTS,
         hint => hint,
@@ -119,6 +101,23 @@ fn unfinished(page: &Page) -> Result<Option<&'static Engine>, Errno> {
         place.write(Engine::new(ring, epoch, most_helpers));
         place.as_ref()
     };
-    page.unfinished.store(place.as_ptr(), Ordering::Relaxed);
+    forget_parents_ring(engine);
+    // The completion thread's seat, before anyone can wait.
+    engine.waiters.take().ok_or(Errno::AGAIN)?;
     Ok(Some(engine))
+}
+
+/// Where the last ring of this line of forks is mapped, and its size. Not wiped in a child.
+static RING_ADDRESS: AtomicUsize = AtomicUsize::new(0);
+static RING_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// A child still has its parent's ring mapped, shared: it would see the parent's completions. Zeroes in
+/// its place, not a hole: a frame of the parent's, with the handler that forked on top, may yet look there.
+fn forget_parents_ring(engine: &Engine) {
+    let parents = RING_ADDRESS.swap(engine.ring.id(), Ordering::Relaxed);
+    let bytes = RING_BYTES.swap(engine.ring.bytes(), Ordering::Relaxed);
+    if parents != 0 && parents != engine.ring.id() {
+        // SAFETY: no context of this process lives there; its engine is not current any more.
+        unsafe { replace_zeroed(parents, bytes) };
+    }
 }

@@ -4,13 +4,15 @@ use crate::complete::complete;
 use crate::direct;
 use crate::engine::Engine;
 use crate::errno::{from_kernel, Errno};
+use crate::helpers;
 use crate::lock::Blocked;
 use crate::polls;
 use crate::request::{flag, number_of, BOUNCED, SUBMITTING};
 use crate::ring::KICK;
 use crate::sys::aio_abi::IoEvent;
 use crate::sys::threads::self_id;
-use crate::wake::{hand_over, is_stalled, stop_leading, take_over, try_lead, INBOX};
+use crate::wake::{hand_over, is_stalled, stop_leading, take_over, try_lead, Waiter, INBOX};
+use core::sync::atomic::Ordering;
 
 /// Acts on one event. Signals blocked; never blocks otherwise; async-signal-safe.
 pub fn process(engine: &Engine, blocked: &Blocked, data: u64, result: i64) {
@@ -21,7 +23,7 @@ pub fn process(engine: &Engine, blocked: &Blocked, data: u64, result: i64) {
         return polls::watch_event(engine, blocked);
     }
     if data & polls::POLL_EVENT != 0 {
-        return polls::event(engine, blocked, data);
+        return polls::event(engine, blocked, data, result);
     }
     engine.ring.release(1);
     let number = number_of(data);
@@ -37,6 +39,27 @@ pub fn process(engine: &Engine, blocked: &Blocked, data: u64, result: i64) {
     complete(engine, blocked, number, outcome);
 }
 
+/// Acts on the events of an inbox, each exactly once, whoever's frame they were meant for.
+pub fn process_inbox(engine: &Engine, blocked: &Blocked, waiter: &Waiter) {
+    for event in &waiter.inbox {
+        // Filled from the front; 0 is what nobody filled since.
+        let data = event.data.swap(0, Ordering::Relaxed);
+        if data == 0 {
+            return;
+        }
+        process(engine, blocked, data, event.res.load(Ordering::Relaxed) as i64);
+    }
+}
+
+/// For who leads in another leader's place. io_pgetevents can return events *and* let a signal handler run before
+/// its caller goes on: then the handler, on the same thread, stands on a leader with events in its inbox,
+/// and may wait for just those. A leader that was cancelled or left behind by siglongjmp may have some too.
+pub fn rescue(engine: &Engine, blocked: &Blocked) {
+    if let Some(waiter) = engine.waiters.get(engine.seat.swap(0, Ordering::SeqCst)) {
+        process_inbox(engine, blocked, waiter);
+    }
+}
+
 /// Takes what has completed, without waiting, unless somebody else leads.
 /// Signals blocked; async-signal-safe.
 pub fn reap_now(engine: &Engine, blocked: &Blocked) {
@@ -44,6 +67,7 @@ pub fn reap_now(engine: &Engine, blocked: &Blocked) {
     if !try_lead(engine, me) && !(is_stalled(engine) && take_over(engine, me)) {
         return;
     }
+    rescue(engine, blocked);
     let mut inbox = [IoEvent::default(); INBOX];
     while engine.ring.has_events() {
         let count = engine.ring.take(&mut inbox).unwrap_or(0);
@@ -53,7 +77,7 @@ pub fn reap_now(engine: &Engine, blocked: &Blocked) {
         for event in &inbox[..count] {
             process(engine, blocked, event.data, event.res);
         }
-        direct::drain_line(engine, blocked);
+        helpers::call_for_line(engine, blocked);
     }
     stop_leading(engine, me);
     hand_over(engine);
@@ -62,7 +86,8 @@ pub fn reap_now(engine: &Engine, blocked: &Blocked) {
 /// `aio_error` and submitters: a look at the ring, and a reap when something is there.
 #[inline]
 pub fn reap_if_any(engine: &Engine) {
-    if engine.ring.has_events() {
+    // The leader's own thread: this is a handler on top of it, and the inbox may hold something.
+    if engine.ring.has_events() || engine.leader.load(Ordering::Relaxed) == self_id() {
         reap_now(engine, &Blocked::new());
     }
 }

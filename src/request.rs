@@ -68,6 +68,8 @@ pub mod flag {
     pub const WAITS: u32 = 1 << 5;
     /// Counted in `Engine::held`.
     pub const COUNTED: u32 = 1 << 6;
+    /// Nothing tells when it can be done: a helper waits in the transfer.
+    pub const BLOCKS: u32 = 1 << 8;
     /// Never goes to the ring: a helper or a waiter transfers it.
     pub const OFF_RING: u32 = 1 << 7;
 }
@@ -192,10 +194,7 @@ impl Request {
         self.flags.set(0);
         self.batch.set(0);
         self.file.set(0);
-        self.tag.store(
-            u64::from(generation.max(1)) << 32 | u64::from(ENDED),
-            Ordering::Release,
-        );
+        self.tag.store(u64::from(generation.max(1)) << 32 | u64::from(ENDED), Ordering::Release);
     }
 
     #[inline]
@@ -207,8 +206,7 @@ impl Request {
     #[inline]
     pub fn set_state(&self, state: u32) {
         let tag = self.tag.load(Ordering::Relaxed);
-        self.tag
-            .store(tag & !0xffff_ffff | u64::from(state), Ordering::Release);
+        self.tag.store(tag & !0xffff_ffff | u64::from(state), Ordering::Release);
     }
 
     /// Moves this use of the slot from one state to another, unless somebody else moved it first.
@@ -216,9 +214,7 @@ impl Request {
     pub fn move_state(&self, handle: Handle, from: u32, to: u32) -> bool {
         let generation = handle & !0xffff_ffff;
         let (from, to) = (generation | u64::from(from), generation | u64::from(to));
-        self.tag
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
+        self.tag.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Whether `handle` names the present use of this slot.
@@ -255,11 +251,7 @@ impl Request {
 
     /// What is left of the buffer.
     pub fn rest(&self) -> Buffer {
-        Buffer {
-            address: self.address.get() as usize,
-            bytes: self.bytes(),
-        }
-        .after(self.done.get() as usize)
+        Buffer { address: self.address.get() as usize, bytes: self.bytes() }.after(self.done.get() as usize)
     }
 
     /// Where in the file the rest belongs, or `STREAM`.
@@ -288,10 +280,7 @@ impl Request {
         self.add(flag::IDENTIFIED);
     }
     pub fn identity(&self) -> Identity {
-        Identity {
-            device: self.device.get(),
-            inode: self.inode.get(),
-        }
+        Identity { device: self.device.get(), inode: self.inode.get() }
     }
 
     pub fn home(&self) -> Home {

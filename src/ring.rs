@@ -15,6 +15,9 @@ pub const DEFAULT_REQUESTS: u32 = 256;
 
 pub struct Ring {
     id: ContextId,
+    /// Slots in the ring, and bytes before the first.
+    slots: u32,
+    first_event: usize,
     /// Most requests of ours that may be in the kernel at once.
     limit: u32,
     /// Requests in the kernel or completed and not yet reaped. Kicks are not counted.
@@ -31,11 +34,7 @@ impl Ring {
                 other => break other?,
             }
         };
-        let mut ring = Ring {
-            id,
-            limit: 0,
-            in_ring: AtomicU32::new(0),
-        };
+        let mut ring = Ring { id, slots: 0, first_event: 0, limit: 0, in_ring: AtomicU32::new(0) };
         let header = ring.header();
         if header.magic != RING_MAGIC {
             // A kernel whose ring we cannot read: nothing of ours would be right.
@@ -45,13 +44,13 @@ impl Ring {
         // The kernel hands slots to processors in batches (fs/aio.c: ctx->req_batch), so some may be
         // out of reach on another processor; a few more stay free for kicks.
         let slots = header.nr - 1;
+        let (nr, header_length) = (header.nr, header.header_length);
         // SAFETY: sysconf takes no pointer. Asked once per engine, never in a signal handler.
         let processors = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) }.max(1) as u32;
         let batch = (slots / (processors * 4)).max(1);
-        ring.limit = slots
-            .saturating_sub(batch * 2 * (processors - 1) + 8)
-            .max(slots / 4)
-            .max(1);
+        ring.slots = nr;
+        ring.first_event = header_length as usize;
+        ring.limit = slots.saturating_sub(batch * 2 * (processors - 1) + 8).max(slots / 4).max(1);
         Ok(ring)
     }
 
@@ -84,16 +83,15 @@ impl Ring {
     /// with this `data`: its result. It may be overwritten by then: then it was also reaped, and
     /// the answer, `None` or the copy, is what its reaper acts on, not we.
     pub fn peek_since(&self, tail: u32, data: u64) -> Option<i64> {
-        let header = self.header();
-        let first = (self.id + header.header_length as usize) as *const IoEvent;
+        let first = (self.id + self.first_event) as *const IoEvent;
         let (mut at, end) = (tail, self.tail());
         while at != end {
-            // SAFETY: at < nr, inside the mapping; the kernel may be writing another lap: any bits are an IoEvent.
+            // SAFETY: at < slots, inside the mapping; the kernel may be writing another lap: any bits are an IoEvent.
             let event = unsafe { first.add(at as usize).read_volatile() };
             if event.data == data {
                 return Some(event.res);
             }
-            at = (at + 1) % header.nr;
+            at = (at + 1) % self.slots;
         }
         None
     }
@@ -155,6 +153,16 @@ impl Ring {
     #[inline]
     pub fn take(&self, inbox: &mut [IoEvent]) -> Outcome {
         context::io_getevents_now(self.id, inbox)
+    }
+
+    /// Whether a good part of the ring is free: enough to call somebody who fills it.
+    pub fn has_room(&self) -> bool {
+        self.in_ring.load(Ordering::Relaxed) <= self.limit - self.limit / 4
+    }
+
+    /// Bytes that the kernel mapped for the ring.
+    pub fn bytes(&self) -> usize {
+        (self.first_event + self.slots as usize * size_of::<IoEvent>()).next_multiple_of(4096)
     }
 
     pub fn id(&self) -> ContextId {

@@ -18,7 +18,11 @@ use crate::pool::Number;
 use crate::reap;
 use crate::request::{flag, number_of, Handle, Operation, Request};
 use crate::sys::files::{self, Direction, Identity};
+use crate::wake::settle;
 use libc::c_int;
+
+/// Transfers beyond this are a helper's: copying them, or pinning their pages, would hold up the caller.
+const MOST_IN_CALLER: usize = 1 << 20;
 
 /// Read-ahead up to this is cheap to start in the caller; more is started by the helper's own read.
 const READ_AHEAD_IN_CALLER: usize = 256 << 10;
@@ -37,20 +41,20 @@ pub const MOST_REQPRIO: c_int = 20;
 
 /// Checks what makes a submitting call itself fail: EINVAL for the priority or the signal number.
 /// The aiocb then holds EINVAL.
-pub fn check(engine: &Engine, aiocb: AiocbRef) -> Result<Notice, Errno> {
+pub fn check(aiocb: AiocbRef) -> Result<Notice, Errno> {
     let checked = match aiocb.reqprio() {
         0..=MOST_REQPRIO => Notice::parse(&aiocb.sigevent()),
         _ => Err(Errno::INVAL),
     };
     if let Err(errno) = checked {
-        aiocb.begin(engine.epoch);
+        aiocb.begin(0);
         aiocb.finish(Err(errno));
     }
     checked
 }
 
 /// Submits one request. An error means that it did not start: EAGAIN, memory is out.
-pub fn submit(engine: &Engine, submission: &Submission) -> Result<(), Errno> {
+pub fn submit(engine: &'static Engine, submission: &Submission) -> Result<(), Errno> {
     let mut gathered = Gathered::new();
     let mut reap = submit_gathering(engine, submission, &mut gathered)?;
     reap |= gathered.flush(engine);
@@ -63,7 +67,7 @@ pub fn submit(engine: &Engine, submission: &Submission) -> Result<(), Errno> {
 /// Submits one request, but leaves it in `gathered` where it goes straight to the kernel.
 /// True: somebody should reap.
 pub fn submit_gathering(
-    engine: &Engine,
+    engine: &'static Engine,
     submission: &Submission,
     gathered: &mut Gathered,
 ) -> Result<bool, Errno> {
@@ -85,7 +89,7 @@ pub fn submit_gathering(
 }
 
 /// Ends a request that was never to start, with its notification.
-pub fn fail(engine: &Engine, submission: &Submission, errno: Errno) -> Result<(), Errno> {
+pub fn fail(engine: &'static Engine, submission: &Submission, errno: Errno) -> Result<(), Errno> {
     submission.aiocb.begin(engine.epoch);
     ended(engine, submission, Err(errno)).map(|_| ())
 }
@@ -93,7 +97,7 @@ pub fn fail(engine: &Engine, submission: &Submission, errno: Errno) -> Result<()
 /// `Some`: to be given to the kernel by the caller; `None`: on its way, or complete.
 type Way = Result<Option<Handle>, Errno>;
 
-fn read(engine: &Engine, submission: &Submission) -> Way {
+fn read(engine: &'static Engine, submission: &Submission) -> Way {
     let aiocb = submission.aiocb;
     let (fd, buffer, offset) = (aiocb.fildes(), aiocb.buffer(), aiocb.offset());
     let flags = match check_transfer(aiocb, Direction::Read) {
@@ -101,6 +105,9 @@ fn read(engine: &Engine, submission: &Submission) -> Way {
         Err(errno) => return ended(engine, submission, Err(errno)),
     };
     if !engine.polls.is_empty() && !is_seekable(fd)? {
+        return by_kind(engine, submission, flags, 0, Errno::AGAIN);
+    }
+    if buffer.bytes > MOST_IN_CALLER {
         return by_kind(engine, submission, flags, 0, Errno::AGAIN);
     }
     if flags & libc::O_DIRECT != 0 {
@@ -129,7 +136,7 @@ fn read(engine: &Engine, submission: &Submission) -> Way {
 }
 
 /// A read that the page cache could not serve at once: what kind of file is it?
-fn by_kind(engine: &Engine, submission: &Submission, flags: c_int, done: usize, why: Errno) -> Way {
+fn by_kind(engine: &'static Engine, submission: &Submission, flags: c_int, done: usize, why: Errno) -> Way {
     let fd = submission.aiocb.fildes();
     let status = match files::fstat(fd) {
         Ok(status) => status,
@@ -150,18 +157,23 @@ fn by_kind(engine: &Engine, submission: &Submission, flags: c_int, done: usize, 
     match status.kind {
         libc::S_IFREG | libc::S_IFBLK => {
             let rest = request.rest();
-            if rest.bytes <= READ_AHEAD_IN_CALLER {
+            let direct = flags & libc::O_DIRECT != 0;
+            if rest.bytes <= READ_AHEAD_IN_CALLER && !direct {
                 files::read_ahead(fd, request.position(), rest.bytes);
             }
             let guard = engine.lock.lock(&blocked);
-            helpers::push_cold(engine, &guard, number);
+            if direct {
+                helpers::push_errand(engine, &guard, number);
+            } else {
+                helpers::push_cold(engine, &guard, number);
+            }
         }
         _ => polls::enqueue(engine, &blocked, number),
     }
     Ok(None)
 }
 
-fn write(engine: &Engine, submission: &Submission) -> Way {
+fn write(engine: &'static Engine, submission: &Submission) -> Way {
     let aiocb = submission.aiocb;
     let fd = aiocb.fildes();
     let flags = match check_transfer(aiocb, Direction::Write) {
@@ -176,8 +188,14 @@ fn write(engine: &Engine, submission: &Submission) -> Way {
     // A write beyond RLIMIT_FSIZE sends SIGXFSZ to the thread that makes it: not to the caller.
     let here = on_file && files::file_size_unlimited();
     let direct = here && flags & libc::O_DIRECT != 0 && flags & libc::O_APPEND == 0;
+    let small = aiocb.buffer().bytes <= MOST_IN_CALLER;
     let mut done = 0;
-    if here && !direct && flags & libc::O_DIRECT == 0 && order::may_write_now(engine, status.identity) {
+    if here
+        && small
+        && !direct
+        && flags & libc::O_DIRECT == 0
+        && order::may_write_now(engine, status.identity)
+    {
         match write_now(engine, submission, status.identity) {
             WriteNow::Ended(outcome) => return ended(engine, submission, outcome),
             WriteNow::Partly(count) => done = count,
@@ -196,12 +214,19 @@ fn write(engine: &Engine, submission: &Submission) -> Way {
     let guard = engine.lock.lock(&blocked);
     let Some((at, new)) = order::write_begins(engine, &guard, request) else {
         drop(guard);
-        crate::notify::free(engine, number);
+        if request.has(flag::OWED) {
+            settle(engine);
+        }
+        engine.free_request(number);
         return Err(Errno::AGAIN);
     };
-    if direct {
+    if direct && small {
         request.add(flag::NOWAIT);
         return Ok(Some(handle));
+    }
+    if direct {
+        helpers::push_errand(engine, &guard, number);
+        return Ok(None);
     }
     if new {
         if let Some(file) = engine.files.get(at) {
@@ -219,7 +244,7 @@ enum WriteNow {
 }
 
 /// A buffered write into the page cache, where the file system can without waiting.
-fn write_now(engine: &Engine, submission: &Submission, identity: Identity) -> WriteNow {
+fn write_now(engine: &'static Engine, submission: &Submission, identity: Identity) -> WriteNow {
     let aiocb = submission.aiocb;
     let buffer = aiocb.buffer();
     match files::transfer_nowait(Direction::Write, aiocb.fildes(), buffer, aiocb.offset()) {
@@ -243,7 +268,7 @@ fn copy(submission: &Submission, direction: Direction) -> Outcome {
     files::transfer(direction, aiocb.fildes(), aiocb.buffer(), aiocb.offset())
 }
 
-fn sync(engine: &Engine, submission: &Submission) -> Result<(), Errno> {
+fn sync(engine: &'static Engine, submission: &Submission) -> Result<(), Errno> {
     let handle = new_request(engine, submission, 0)?;
     let number = number_of(handle);
     let request = engine.request(number);
@@ -284,15 +309,12 @@ fn check_transfer(aiocb: AiocbRef, direction: Direction) -> Result<c_int, Errno>
 }
 
 fn is_seekable(fd: c_int) -> Result<bool, Errno> {
-    Ok(matches!(
-        files::fstat(fd)?.kind,
-        libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR
-    ))
+    Ok(matches!(files::fstat(fd)?.kind, libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR))
 }
 
 /// A request slot for the submission: `SUBMITTING`, findable from the aiocb.
-fn new_request(engine: &Engine, submission: &Submission, flags: c_int) -> Result<Handle, Errno> {
-    let number = engine.requests.take().ok_or(Errno::AGAIN)?;
+fn new_request(engine: &'static Engine, submission: &Submission, flags: c_int) -> Result<Handle, Errno> {
+    let number = engine.take_request().ok_or(Errno::AGAIN)?;
     let request = engine.request(number);
     let handle = request.begin(number, submission.aiocb, submission.operation);
     request.priority.set(submission.aiocb.reqprio() as u32);
@@ -309,7 +331,7 @@ fn new_request(engine: &Engine, submission: &Submission, flags: c_int) -> Result
 }
 
 /// Complete before the call returns. Without notification or batch no request was ever needed.
-fn ended(engine: &Engine, submission: &Submission, outcome: Outcome) -> Way {
+fn ended(engine: &'static Engine, submission: &Submission, outcome: Outcome) -> Way {
     if submission.notice == Notice::None && submission.batch == 0 {
         submission.aiocb.finish(outcome);
         return Ok(None);
@@ -319,8 +341,8 @@ fn ended(engine: &Engine, submission: &Submission, outcome: Outcome) -> Way {
     Ok(None)
 }
 
-fn new_carrier(engine: &Engine, submission: &Submission) -> Result<Handle, Errno> {
-    let number = engine.requests.take().ok_or(Errno::AGAIN)?;
+fn new_carrier(engine: &'static Engine, submission: &Submission) -> Result<Handle, Errno> {
+    let number = engine.take_request().ok_or(Errno::AGAIN)?;
     let request: &Request = engine.request(number);
     let handle = request.begin(number, submission.aiocb, submission.operation);
     request.batch.set(submission.batch);

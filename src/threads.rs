@@ -1,8 +1,16 @@
 //! The library's own threads: detached, named, all signals blocked for life.
+//!
+//! They start with the first request that is not complete at once, and end when for a second there was none: a process
+//! whose own threads have all ended must be able to end too, and a program that is done with AIO has no
+//! thread of ours. `Engine::alive` has one word for the completion thread and one for the first helper.
+//! Who submits counts `live` up and then looks at the word; who wants to end clears the word and then looks at
+//! `live`. Both SeqCst: one of them sees the other. Who turns the word from 0 to 1 starts, or remains, the thread.
 
 use crate::engine::Engine;
 use crate::errno::Errno;
+use crate::lock::Blocked;
 use crate::sys::threads::{set_mask, LIBRARY_THREAD_MASK};
+use core::sync::atomic::Ordering;
 use libc::c_void;
 
 /// What a thread is for.
@@ -14,6 +22,42 @@ pub enum Role {
 
 /// Enough for our frames; where the program's thread-local storage needs more, the default serves.
 const STACK: usize = 128 << 10;
+
+/// Nanoseconds after which an idle thread looks whether it may end (below one second, for `later`).
+pub const IDLE: i64 = 999_000_000;
+
+/// Sees to it that the completion thread and a helper are there. EAGAIN: the system has no thread to give.
+#[inline]
+pub fn ensure(engine: &'static Engine) -> Result<(), Errno> {
+    for role in [Role::Completion, Role::Helper] {
+        if engine.alive[role as usize].load(Ordering::SeqCst) == 0 {
+            revive(engine, role)?;
+        }
+    }
+    Ok(())
+}
+
+#[cold]
+fn revive(engine: &'static Engine, role: Role) -> Result<(), Errno> {
+    let alive = &engine.alive[role as usize];
+    if alive.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        return Ok(());
+    }
+    // A thread inherits its creator's mask: none of the program's signals may reach it.
+    let _blocked = Blocked::new();
+    start(role, engine).inspect_err(|_| alive.store(0, Ordering::SeqCst))
+}
+
+/// For a thread that was idle: whether it shall end. Then it never touches the engine again.
+pub fn may_end(engine: &Engine, role: Role) -> bool {
+    if engine.live.load(Ordering::SeqCst) != 0 {
+        return false;
+    }
+    let alive = &engine.alive[role as usize];
+    alive.store(0, Ordering::SeqCst);
+    engine.live.load(Ordering::SeqCst) == 0
+        || alive.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_err()
+}
 
 /// Starts a thread. EAGAIN: the system has no more to give. Not async-signal-safe; signals blocked.
 pub fn start(role: Role, engine: &'static Engine) -> Result<(), Errno> {
@@ -63,11 +107,13 @@ fn prepare(name: &core::ffi::CStr) {
 extern "C" fn completion_entry(engine: *mut c_void) -> *mut c_void {
     prepare(c"aio-complete");
     // SAFETY: `start` was given an engine that lives for ever.
-    crate::completion_thread::run(unsafe { &*engine.cast::<Engine>() })
+    crate::completion_thread::run(unsafe { &*engine.cast::<Engine>() });
+    core::ptr::null_mut()
 }
 
 extern "C" fn helper_entry(engine: *mut c_void) -> *mut c_void {
     prepare(c"aio-helper");
     // SAFETY: `start` was given an engine that lives for ever.
-    crate::helpers::helper_thread(unsafe { &*engine.cast::<Engine>() })
+    crate::helpers::helper_thread(unsafe { &*engine.cast::<Engine>() });
+    core::ptr::null_mut()
 }

@@ -1,28 +1,23 @@
 //! Waiting: `aio_suspend` and LIO_WAIT. The roles and the reasons are in `wake`.
 //!
-//! Both are cancellation points. A thread that is cancelled in the middle of a wait is unwound through the
-//! frames of this file, so they are `extern "C-unwind"` and hold nothing with a destructor (signal
-//! masks are saved and put back by hand); what must be undone is undone by [`cancelled`].
-
-// C-unwind is about unwinding: none of these functions is called from C.
-#![allow(improper_ctypes_definitions)]
+//! Both are cancellation points: libc unwinds a cancelled thread through the frames of this file. They hold
+//! nothing with a destructor (signal masks are saved and put back by hand); what must be undone is
+//! undone by [`cancelled`]. The functions are not `extern "C-unwind"`: with panic = "abort" rustc 1.95 puts a
+//! landing pad that aborts around every call of such a function, and forced unwinding runs it. Without,
+//! these frames have unwind tables and no landing pad, and libc passes through them as through C.
 
 use crate::abi::{Aiocb, AiocbRef};
-use crate::direct;
 use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::fork;
-use crate::helpers::{later, run_own};
+use crate::helpers::{self, run_own};
 use crate::lock::Blocked;
 use crate::pool::Number;
 use crate::reap;
 use crate::request::{find, flag, BOUNCED, SUBMITTING};
 use crate::sys::context::io_pgetevents;
 use crate::sys::threads::{futex_wait, handlers_all_restart, now, self_id, set_mask};
-use crate::wake::{
-    hand_over, is_stalled, stop_leading, take_over, try_lead, Waiter, ASLEEP, AWAKE, INBOX, IN_RING,
-    PATIENCE, SEVERAL,
-};
+use crate::wake::{hand_over, stop_leading, try_lead, Waiter, ASLEEP, AWAKE, INBOX, IN_RING, SEVERAL};
 use core::mem::ManuallyDrop;
 use core::sync::atomic::Ordering;
 use libc::{c_int, c_void, timespec};
@@ -111,9 +106,7 @@ impl Goal {
     fn unregister(self, engine: &Engine, number: Number) {
         for aiocb in self.entries().filter(|aiocb| aiocb.in_progress()) {
             if let Some((_, request)) = find(&engine.requests, aiocb) {
-                let _ = request
-                    .waiter
-                    .compare_exchange(number, 0, Ordering::Relaxed, Ordering::Relaxed);
+                let _ = request.waiter.compare_exchange(number, 0, Ordering::Relaxed, Ordering::Relaxed);
             }
         }
     }
@@ -129,11 +122,7 @@ struct Sleep<'a> {
 }
 
 /// `aio_suspend` on a list that was not empty. Async-signal-safe, a cancellation point.
-pub extern "C-unwind" fn suspend(
-    engine: &Engine,
-    goal: Goal,
-    deadline: Option<&timespec>,
-) -> Result<(), Errno> {
+pub fn suspend(engine: &Engine, goal: Goal, deadline: Option<&timespec>) -> Result<(), Errno> {
     if goal.reached(engine) {
         return Ok(());
     }
@@ -145,20 +134,14 @@ pub extern "C-unwind" fn suspend(
 }
 
 /// Waits until the goal is reached. EAGAIN: the deadline passed, or memory is out. EINTR.
-pub extern "C-unwind" fn wait(engine: &Engine, goal: Goal, deadline: Option<&timespec>) -> Result<(), Errno> {
+pub fn wait(engine: &Engine, goal: Goal, deadline: Option<&timespec>) -> Result<(), Errno> {
     let Some(number) = engine.waiters.take() else {
         return Err(Errno::AGAIN);
     };
     let Some(waiter) = engine.waiters.get(number) else {
         return Err(Errno::AGAIN);
     };
-    let sleep = Sleep {
-        engine,
-        number,
-        waiter,
-        goal,
-        leads: false,
-    };
+    let sleep = Sleep { engine, number, waiter, goal, leads: false };
     let answer = wait_as(&sleep, deadline);
     if fork::is_current(engine) {
         goal.unregister(engine, number);
@@ -169,10 +152,8 @@ pub extern "C-unwind" fn wait(engine: &Engine, goal: Goal, deadline: Option<&tim
     answer
 }
 
-extern "C-unwind" fn wait_as(sleep: &Sleep, deadline: Option<&timespec>) -> Result<(), Errno> {
-    let Sleep {
-        engine, waiter, goal, ..
-    } = *sleep;
+fn wait_as(sleep: &Sleep, deadline: Option<&timespec>) -> Result<(), Errno> {
+    let Sleep { engine, waiter, goal, .. } = *sleep;
     loop {
         waiter.word.store(AWAKE, Ordering::SeqCst);
         if goal.reached(engine) {
@@ -182,8 +163,10 @@ extern "C-unwind" fn wait_as(sleep: &Sleep, deadline: Option<&timespec>) -> Resu
             continue;
         }
         let needs_ring = goal.needs_ring(engine);
-        let slept = match needs_ring.then(|| lead(sleep, deadline)).flatten() {
-            Some(led) => led,
+        // No closures here: what may be cancelled inside must be able to unwind.
+        let led = if needs_ring { lead(sleep, deadline) } else { None };
+        let slept = match led {
+            Some(slept) => slept,
             None => follow(sleep, deadline, needs_ring),
         };
         if !fork::is_current(engine) {
@@ -203,78 +186,55 @@ extern "C-unwind" fn wait_as(sleep: &Sleep, deadline: Option<&timespec>) -> Resu
     }
 }
 
-/// Waits as the leader, until something happened. `None`: somebody else leads.
-extern "C-unwind" fn lead(sleep: &Sleep, deadline: Option<&timespec>) -> Option<Result<(), Errno>> {
-    let Sleep {
-        engine, waiter, goal, ..
-    } = *sleep;
+/// Waits as the leader: until the goal is reached or has no more to do with the ring, a handler ran, or
+/// the deadline passed. `None`: somebody else leads. Signals stay blocked from one sleep to the next, so that
+/// none is handled unnoticed in between.
+fn lead(sleep: &Sleep, deadline: Option<&timespec>) -> Option<Result<(), Errno>> {
+    let Sleep { engine, waiter, goal, .. } = *sleep;
     let me = self_id();
     // By hand, not by a guard: no destructor may be live where a cancellation unwinds.
     let before = set_mask(!0);
     let blocked = &ManuallyDrop::new(Blocked::library_thread());
-    if !try_lead(engine, me) && !(is_stalled(engine) && take_over(engine, me)) {
+    if !try_lead(engine, me) {
         set_mask(before);
         return None;
     }
-    // What only the ring can complete, the leader sees; for the rest it must be findable.
-    let findable = engine.held.load(Ordering::SeqCst) != 0;
-    if findable {
-        goal.register(engine, sleep.number);
-    }
-    waiter.word.store(IN_RING, Ordering::SeqCst);
-    let mut slept = Ok(());
-    if !goal.reached(engine) {
-        let patience = timespec {
-            tv_sec: 0,
-            tv_nsec: PATIENCE,
-        };
-        let left = deadline.map(|deadline| {
-            remaining(deadline).unwrap_or(timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            })
-        });
-        let limit = match left {
-            Some(left) if !findable || left.tv_sec == 0 && left.tv_nsec < PATIENCE => Some(left),
-            None if !findable => None,
-            _ => Some(patience),
-        };
-        slept = sleep_in_ring(
-            &Sleep {
-                leads: true,
-                ..*sleep
-            },
-            limit.as_ref(),
-            before,
-        );
-    }
+    // A handler may run on top of a leader whose events have just been taken: `reap::rescue`.
+    reap::rescue(engine, blocked);
+    engine.seat.store(sleep.number, Ordering::SeqCst);
+    let slept = loop {
+        // What only the ring can complete, the leader sees; for the rest it must be findable.
+        if engine.held.load(Ordering::SeqCst) != 0 {
+            goal.register(engine, sleep.number);
+        }
+        waiter.word.store(IN_RING, Ordering::SeqCst);
+        if goal.reached(engine) {
+            break Ok(());
+        }
+        let left = deadline.map(|deadline| remaining(deadline).unwrap_or(timespec { tv_sec: 0, tv_nsec: 0 }));
+        let slept = sleep_in_ring(&Sleep { leads: true, ..*sleep }, left.as_ref(), before);
+        waiter.word.store(AWAKE, Ordering::SeqCst);
+        if !fork::is_current(engine) {
+            set_mask(before);
+            return Some(slept);
+        }
+        reap::process_inbox(engine, blocked, waiter);
+        helpers::call_for_line(engine, blocked);
+        let passed = deadline.is_some_and(|deadline| remaining(deadline).is_none());
+        let leads = engine.leader.load(Ordering::SeqCst) == me;
+        if slept.is_err() || passed || !leads || goal.reached(engine) || !goal.needs_ring(engine) {
+            break slept;
+        }
+    };
     waiter.word.store(AWAKE, Ordering::SeqCst);
-    if fork::is_current(engine) {
-        process_inbox(engine, blocked, waiter);
-        direct::drain_line(engine, blocked);
-        stop_leading(engine, me);
-    }
+    stop_leading(engine, me);
     set_mask(before);
     Some(slept)
 }
 
-/// Acts on the events of an inbox, each exactly once, whoever's frame they were meant for.
-fn process_inbox(engine: &Engine, blocked: &Blocked, waiter: &Waiter) {
-    for event in &waiter.inbox {
-        // Filled from the front; 0 is what nobody filled since.
-        let data = event.data.swap(0, Ordering::Relaxed);
-        if data == 0 {
-            return;
-        }
-        reap::process(engine, blocked, data, event.res.load(Ordering::Relaxed) as i64);
-    }
-}
-
 /// Waits on the futex word of one's own.
-extern "C-unwind" fn follow(sleep: &Sleep, deadline: Option<&timespec>, may_lead: bool) -> Result<(), Errno> {
-    let Sleep {
-        engine, waiter, goal, ..
-    } = *sleep;
+fn follow(sleep: &Sleep, deadline: Option<&timespec>, may_lead: bool) -> Result<(), Errno> {
+    let Sleep { engine, waiter, goal, .. } = *sleep;
     goal.register(engine, sleep.number);
     if may_lead {
         waiter.may_lead.store(1, Ordering::SeqCst);
@@ -284,13 +244,7 @@ extern "C-unwind" fn follow(sleep: &Sleep, deadline: Option<&timespec>, may_lead
     let mut slept = Ok(());
     // After the word: `wake`, rules 1 and 3.
     if !goal.reached(engine) && !(may_lead && engine.leader.load(Ordering::SeqCst) == 0) {
-        let patience = later(now(), PATIENCE);
-        let limit = match deadline {
-            Some(deadline) if !may_lead || is_before(deadline, &patience) => Some(*deadline),
-            None if !may_lead => None,
-            _ => Some(patience),
-        };
-        slept = sleep_on_word(sleep, limit.as_ref());
+        slept = sleep_on_word(sleep, deadline);
     }
     if may_lead {
         waiter.may_lead.store(0, Ordering::SeqCst);
@@ -313,10 +267,7 @@ fn remaining(deadline: &timespec) -> Option<timespec> {
     if nanoseconds < 0 {
         (seconds, nanoseconds) = (seconds - 1, nanoseconds + 1_000_000_000);
     }
-    Some(timespec {
-        tv_sec: seconds,
-        tv_nsec: nanoseconds,
-    })
+    Some(timespec { tv_sec: seconds, tv_nsec: nanoseconds })
 }
 
 /// `CLOCK_MONOTONIC` in `timeout` from now, saturating.
@@ -324,10 +275,7 @@ pub fn deadline_in(timeout: &timespec) -> timespec {
     let now = now();
     let nanoseconds = now.tv_nsec + timeout.tv_nsec;
     timespec {
-        tv_sec: now
-            .tv_sec
-            .saturating_add(timeout.tv_sec)
-            .saturating_add(nanoseconds / 1_000_000_000),
+        tv_sec: now.tv_sec.saturating_add(timeout.tv_sec).saturating_add(nanoseconds / 1_000_000_000),
         tv_nsec: nanoseconds % 1_000_000_000,
     }
 }
@@ -340,11 +288,11 @@ struct CleanupBuffer {
 
 const ASYNCHRONOUS: c_int = 1;
 
-extern "C-unwind" {
+extern "C" {
     fn pthread_setcanceltype(kind: c_int, before: *mut c_int) -> c_int;
     fn _pthread_cleanup_push(
         buffer: *mut CleanupBuffer,
-        routine: extern "C-unwind" fn(*mut c_void),
+        routine: extern "C" fn(*mut c_void),
         argument: *mut c_void,
     );
     fn _pthread_cleanup_pop(buffer: *mut CleanupBuffer, execute: c_int);
@@ -352,22 +300,18 @@ extern "C-unwind" {
 
 /// Runs `wait` as a cancellation point: the thread may be cancelled inside, after `cancelled` was called.
 #[inline(always)]
-extern "C-unwind" fn cancellable(
+fn cancellable(
     sleep: &Sleep,
     limit: Option<&timespec>,
     mask: u64,
-    wait: unsafe extern "C-unwind" fn(&Sleep, Option<&timespec>, u64) -> Result<(), Errno>,
+    wait: unsafe fn(&Sleep, Option<&timespec>, u64) -> Result<(), Errno>,
 ) -> Result<(), Errno> {
     let mut buffer = CleanupBuffer { words: [0; 4] };
     let mut kind = 0;
     // SAFETY: the buffer lives in this frame and is popped in it; the frames between here and the
     // cancelled instruction are plain. Asynchronous cancelling covers the one system call in `wait`.
     unsafe {
-        _pthread_cleanup_push(
-            &raw mut buffer,
-            cancelled,
-            core::ptr::from_ref(sleep).cast_mut().cast(),
-        );
+        _pthread_cleanup_push(&raw mut buffer, cancelled, core::ptr::from_ref(sleep).cast_mut().cast());
         pthread_setcanceltype(ASYNCHRONOUS, &raw mut kind);
         let slept = wait(sleep, limit, mask);
         pthread_setcanceltype(kind, &raw mut kind);
@@ -376,34 +320,34 @@ extern "C-unwind" fn cancellable(
     }
 }
 
-extern "C-unwind" fn sleep_in_ring(sleep: &Sleep, limit: Option<&timespec>, mask: u64) -> Result<(), Errno> {
+fn sleep_in_ring(sleep: &Sleep, limit: Option<&timespec>, mask: u64) -> Result<(), Errno> {
     cancellable(sleep, limit, mask, in_ring)
 }
 
-extern "C-unwind" fn sleep_on_word(sleep: &Sleep, limit: Option<&timespec>) -> Result<(), Errno> {
+fn sleep_on_word(sleep: &Sleep, limit: Option<&timespec>) -> Result<(), Errno> {
     cancellable(sleep, limit, 0, on_word)
 }
 
-unsafe extern "C-unwind" fn in_ring(sleep: &Sleep, limit: Option<&timespec>, mask: u64) -> Result<(), Errno> {
+unsafe fn in_ring(sleep: &Sleep, limit: Option<&timespec>, mask: u64) -> Result<(), Errno> {
     let inbox = sleep.waiter.inbox.as_ptr().cast_mut().cast();
     let limit = limit.map_or(core::ptr::null(), core::ptr::from_ref);
     // SAFETY: the inbox lies in a pool's slot, which is never unmapped, and holds INBOX events.
     unsafe { io_pgetevents(sleep.engine.ring.id(), inbox, INBOX, limit, &mask) }.map(|_| ())
 }
 
-unsafe extern "C-unwind" fn on_word(sleep: &Sleep, limit: Option<&timespec>, _: u64) -> Result<(), Errno> {
+unsafe fn on_word(sleep: &Sleep, limit: Option<&timespec>, _: u64) -> Result<(), Errno> {
     futex_wait(&sleep.waiter.word, ASLEEP, limit).map(|_| ())
 }
 
 /// The thread is cancelled in its sleep: what it took out of the ring is completed, and who waits learns
 /// that somebody else must lead.
-extern "C-unwind" fn cancelled(argument: *mut c_void) {
+extern "C" fn cancelled(argument: *mut c_void) {
     // SAFETY: the sleep of the frame that pushed this routine, which is still there.
     let sleep = unsafe { &*argument.cast::<Sleep>() };
     let engine = sleep.engine;
     let blocked = Blocked::new();
     if sleep.leads {
-        process_inbox(engine, &blocked, sleep.waiter);
+        reap::process_inbox(engine, &blocked, sleep.waiter);
         stop_leading(engine, self_id());
     } else if sleep.waiter.may_lead.swap(0, Ordering::SeqCst) == 1 {
         engine.followers.fetch_sub(1, Ordering::SeqCst);

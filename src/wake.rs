@@ -35,11 +35,12 @@
 //! # What the rules above cannot cover
 //!
 //! A signal handler may run for long, or for ever (siglongjmp), on top of a waiter that was just
-//! invited or that leads; the library cannot know. So a follower sleeps at most [`PATIENCE`] at a time and
-//! then looks whether events lie in the ring that nobody took meanwhile; if so it takes the
-//! leadership over. That is safe at any moment: each leader has an inbox of its own, and completing
-//! is safe for many threads at once. A leader whose wait depends on kicks sleeps no
-//! longer either, for the case that a kick found no free descriptor.
+//! invited or that leads; the library cannot know. So the completion thread, while there are requests, looks
+//! once a second whether events lie in the ring, or in a leader's inbox, that nobody took since it
+//! looked last, and takes the leadership over. So does `aio_error`. That is safe at any moment: each leader has an inbox
+//! of its own, an event is taken out of it by an atomic swap, and completing is safe for many threads
+//! at once. Waiters themselves never wake up to look: a handler that runs between two sleeps is one whose EINTR
+//! is lost.
 //!
 //! # Signals and cancellation
 //!
@@ -65,7 +66,7 @@ pub const SEVERAL: u32 = u32::MAX;
 /// The completion thread's waiter: the first slot that an engine takes.
 pub const COMPLETION_THREAD: Number = 1;
 
-/// Nanoseconds after which a follower looks around unasked.
+/// Nanoseconds after which the completion thread, on duty, looks around unasked, and events count as left lying.
 pub const PATIENCE: i64 = 100_000_000;
 
 /// Events taken out of the ring at once.
@@ -128,8 +129,14 @@ pub fn wake(engine: &Engine, number: Number) {
     };
     match waiter.word.swap(WOKEN, Ordering::SeqCst) {
         ASLEEP => futex_wake(&waiter.word, 1),
-        // Without a free descriptor the leader looks around by itself within PATIENCE.
-        IN_RING => drop(engine.ring.kick()),
+        IN_RING => {
+            if engine.ring.kick().is_err() {
+                engine.kick_failed.store(1, Ordering::SeqCst);
+                if number != COMPLETION_THREAD {
+                    wake(engine, COMPLETION_THREAD);
+                }
+            }
+        }
         _ => {}
     }
 }
@@ -155,10 +162,8 @@ pub fn hand_over(engine: &Engine) {
         return;
     }
     // On duty it looks around by itself; else it must learn that it is from now on.
-    let on_duty = engine
-        .waiters
-        .get(COMPLETION_THREAD)
-        .is_some_and(|w| w.may_lead.load(Ordering::SeqCst) == 1);
+    let on_duty =
+        engine.waiters.get(COMPLETION_THREAD).is_some_and(|w| w.may_lead.load(Ordering::SeqCst) == 1);
     if !invited || !on_duty {
         wake(engine, COMPLETION_THREAD);
     }
@@ -170,10 +175,7 @@ fn invite(engine: &Engine, number: Number) -> bool {
         return false;
     };
     let asleep = waiter.may_lead.load(Ordering::SeqCst) == 1
-        && waiter
-            .word
-            .compare_exchange(ASLEEP, WOKEN, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok();
+        && waiter.word.compare_exchange(ASLEEP, WOKEN, Ordering::SeqCst, Ordering::SeqCst).is_ok();
     if asleep {
         futex_wake(&waiter.word, 1);
     }
@@ -198,11 +200,7 @@ pub fn try_lead(engine: &Engine, me: u64) -> bool {
     // Its own name: this thread led, and a handler on top of it, or a clean-up handler after
     // its cancellation, wants to lead now. The frame below holds no event outside its inbox.
     leader == me
-        || leader == 0
-            && engine
-                .leader
-                .compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst)
-                .is_ok()
+        || leader == 0 && engine.leader.compare_exchange(0, me, Ordering::SeqCst, Ordering::SeqCst).is_ok()
 }
 
 /// Whether completions have been lying in the ring for [`PATIENCE`] and nobody takes them: whoever leads
@@ -211,7 +209,9 @@ pub fn is_stalled(engine: &Engine) -> bool {
     let now = now();
     let now = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
     let head = u64::from(engine.ring.head());
-    if !engine.ring.has_events() || engine.stall_head.swap(head, Ordering::Relaxed) != head {
+    let seat = engine.waiters.get(engine.seat.load(Ordering::Relaxed));
+    let taken = seat.is_some_and(|waiter| waiter.inbox[0].data.load(Ordering::Relaxed) != 0);
+    if !(taken || engine.ring.has_events()) || engine.stall_head.swap(head, Ordering::Relaxed) != head {
         engine.stall_since.store(now, Ordering::Relaxed);
         return false;
     }
@@ -221,15 +221,10 @@ pub fn is_stalled(engine: &Engine) -> bool {
 /// Takes the leadership from whoever has it; for when `is_stalled`. Signals must be blocked.
 pub fn take_over(engine: &Engine, me: u64) -> bool {
     let leader = engine.leader.load(Ordering::SeqCst);
-    engine
-        .leader
-        .compare_exchange(leader, me, Ordering::SeqCst, Ordering::SeqCst)
-        .is_ok()
+    engine.leader.compare_exchange(leader, me, Ordering::SeqCst, Ordering::SeqCst).is_ok()
 }
 
 /// Stops leading, unless the leadership was taken over meanwhile.
 pub fn stop_leading(engine: &Engine, me: u64) {
-    let _ = engine
-        .leader
-        .compare_exchange(me, 0, Ordering::SeqCst, Ordering::SeqCst);
+    let _ = engine.leader.compare_exchange(me, 0, Ordering::SeqCst, Ordering::SeqCst);
 }

@@ -82,8 +82,5 @@ const _: () = {
     assert!(offset_of!(Iocb, flags) == 56 && offset_of!(Iocb, resfd) == 60);
     assert!(size_of::<IoEvent>() == 32 && offset_of!(IoEvent, res) == 16);
     assert!(size_of::<RingHeader>() == 32 && offset_of!(RingHeader, tail) == 12);
-    assert!(
-        cfg!(target_endian = "little"),
-        "struct iocb's key and rw_flags change places on big-endian"
-    );
+    assert!(cfg!(target_endian = "little"), "struct iocb's key and rw_flags change places on big-endian");
 };

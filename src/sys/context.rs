@@ -13,12 +13,7 @@ pub type ContextId = usize;
 pub fn io_setup(events: u32) -> Result<ContextId, Errno> {
     let mut id: ContextId = 0;
     // SAFETY: the kernel writes one word into `id`, which it wants to be 0 beforehand.
-    unsafe {
-        syscall(
-            libc::SYS_io_setup,
-            [events as usize, &raw mut id as usize, 0, 0, 0, 0],
-        )
-    }?;
+    unsafe { syscall(libc::SYS_io_setup, [events as usize, &raw mut id as usize, 0, 0, 0, 0]) }?;
     Ok(id)
 }
 
@@ -35,12 +30,7 @@ pub fn io_destroy(context: ContextId) -> Result<(), Errno> {
 /// caller of `aio_read` and its kin guarantees that of its buffer.
 pub unsafe fn io_submit(context: ContextId, iocbs: &mut [*mut Iocb]) -> Outcome {
     // SAFETY: the slice is a valid array of its length; the rest is our caller's promise.
-    unsafe {
-        syscall(
-            libc::SYS_io_submit,
-            [context, iocbs.len(), iocbs.as_mut_ptr() as usize, 0, 0, 0],
-        )
-    }
+    unsafe { syscall(libc::SYS_io_submit, [context, iocbs.len(), iocbs.as_mut_ptr() as usize, 0, 0, 0]) }
 }
 
 /// `io_cancel(2)`: EINPROGRESS means that it will end, with an event; EINVAL that it can't be cancelled.
@@ -53,18 +43,8 @@ pub fn io_cancel(context: ContextId, iocb: *const Iocb) -> Result<(), Errno> {
 
 /// `io_getevents(2)` without waiting: takes what has completed, at most `inbox.len()`.
 pub fn io_getevents_now(context: ContextId, inbox: &mut [IoEvent]) -> Outcome {
-    let zero = timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    let arguments = [
-        context,
-        0,
-        inbox.len(),
-        inbox.as_mut_ptr() as usize,
-        &raw const zero as usize,
-        0,
-    ];
+    let zero = timespec { tv_sec: 0, tv_nsec: 0 };
+    let arguments = [context, 0, inbox.len(), inbox.as_mut_ptr() as usize, &raw const zero as usize, 0];
     // SAFETY: the kernel writes at most inbox.len() events into the slice, which lives through the call.
     unsafe { syscall(libc::SYS_io_getevents, arguments) }
 }
@@ -96,18 +76,8 @@ pub unsafe fn io_pgetevents(
     timeout: *const timespec,
     mask: &u64,
 ) -> Outcome {
-    let sigset = AioSigset {
-        mask,
-        bytes: size_of::<u64>(),
-    };
-    let arguments = [
-        context,
-        1,
-        room,
-        inbox as usize,
-        timeout as usize,
-        &raw const sigset as usize,
-    ];
+    let sigset = AioSigset { mask, bytes: size_of::<u64>() };
+    let arguments = [context, 1, room, inbox as usize, timeout as usize, &raw const sigset as usize];
     // SAFETY: `mask` and `sigset` are live; the inbox is our caller's promise.
     unsafe { syscall(SYS_IO_PGETEVENTS, arguments) }
 }

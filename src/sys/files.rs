@@ -32,19 +32,24 @@ pub fn fstat(fd: c_int) -> Result<FileStatus, Errno> {
     let mut status = core::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the kernel fills the structure, whose layout is the kernel's on 64-bit targets, on success.
     let status = unsafe {
-        syscall(
-            libc::SYS_fstat,
-            [fd as usize, status.as_mut_ptr() as usize, 0, 0, 0, 0],
-        )?;
+        syscall(libc::SYS_fstat, [fd as usize, status.as_mut_ptr() as usize, 0, 0, 0, 0])?;
         status.assume_init()
     };
     Ok(FileStatus {
-        identity: Identity {
-            device: status.st_dev,
-            inode: status.st_ino,
-        },
+        identity: Identity { device: status.st_dev, inode: status.st_ino },
         kind: status.st_mode & libc::S_IFMT,
     })
+}
+
+/// Whether the descriptor is /dev/ptmx (5:2, Documentation/admin-guide/devices.txt), whose every open is another
+/// terminal.
+pub fn is_terminal_multiplexer(fd: c_int) -> bool {
+    let mut status = core::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: as in `fstat`.
+    unsafe {
+        syscall(libc::SYS_fstat, [fd as usize, status.as_mut_ptr() as usize, 0, 0, 0, 0]).is_ok()
+            && status.assume_init().st_rdev == libc::makedev(5, 2)
+    }
 }
 
 /// `fstatfs(2)`'s f_type: which file system (statfs(2) lists the numbers).
@@ -52,10 +57,7 @@ pub fn file_system(fd: c_int) -> Result<i64, Errno> {
     let mut status = core::mem::MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: the kernel fills the structure on success.
     unsafe {
-        syscall(
-            libc::SYS_fstatfs,
-            [fd as usize, status.as_mut_ptr() as usize, 0, 0, 0, 0],
-        )?;
+        syscall(libc::SYS_fstatfs, [fd as usize, status.as_mut_ptr() as usize, 0, 0, 0, 0])?;
         Ok(status.assume_init().f_type)
     }
 }
@@ -70,10 +72,7 @@ pub struct Buffer {
 impl Buffer {
     /// The part of the buffer that is left after `done` bytes.
     pub fn after(self, done: usize) -> Buffer {
-        Buffer {
-            address: self.address.wrapping_add(done),
-            bytes: self.bytes - done,
-        }
+        Buffer { address: self.address.wrapping_add(done), bytes: self.bytes - done }
     }
 }
 
@@ -91,23 +90,13 @@ pub const STREAM: i64 = -1;
 /// EOPNOTSUPP where the file knows no such thing; `offset` [`STREAM`] for what cannot seek.
 #[inline]
 pub fn transfer_nowait(direction: Direction, fd: c_int, buffer: Buffer, offset: i64) -> Outcome {
-    let vector = libc::iovec {
-        iov_base: buffer.address as *mut libc::c_void,
-        iov_len: buffer.bytes,
-    };
+    let vector = libc::iovec { iov_base: buffer.address as *mut libc::c_void, iov_len: buffer.bytes };
     let number = match direction {
         Direction::Read => libc::SYS_preadv2,
         Direction::Write => libc::SYS_pwritev2,
     };
     // The offset goes in two halves; on 64-bit kernels the low one alone counts.
-    let arguments = [
-        fd as usize,
-        &raw const vector as usize,
-        1,
-        offset as usize,
-        0,
-        RWF_NOWAIT as usize,
-    ];
+    let arguments = [fd as usize, &raw const vector as usize, 1, offset as usize, 0, RWF_NOWAIT as usize];
     // SAFETY: the iovec is live; what it points to is the caller's buffer, checked by the kernel.
     unsafe { syscall(number, arguments) }
 }
@@ -122,12 +111,7 @@ pub fn transfer(direction: Direction, fd: c_int, buffer: Buffer, offset: i64) ->
         (Direction::Write, _) => libc::SYS_pwrite64,
     };
     // SAFETY: the buffer is the caller's, checked by the kernel.
-    unsafe {
-        syscall(
-            number,
-            [fd as usize, buffer.address, buffer.bytes, offset as usize, 0, 0],
-        )
-    }
+    unsafe { syscall(number, [fd as usize, buffer.address, buffer.bytes, offset as usize, 0, 0]) }
 }
 
 /// An empty datagram: `write(2)` of no bytes sends one, `pwritev2` of none does nothing.
@@ -139,30 +123,16 @@ pub fn send_empty(fd: c_int) -> Outcome {
 
 /// `posix_fadvise(POSIX_FADV_WILLNEED)`: starts reading the range into the page cache.
 pub fn read_ahead(fd: c_int, offset: i64, bytes: usize) {
-    let arguments = [
-        fd as usize,
-        offset as usize,
-        bytes,
-        libc::POSIX_FADV_WILLNEED as usize,
-        0,
-        0,
-    ];
+    let arguments = [fd as usize, offset as usize, bytes, libc::POSIX_FADV_WILLNEED as usize, 0, 0];
     // SAFETY: no pointer is passed. Advice that is refused costs speed only.
     let _ = unsafe { syscall(libc::SYS_fadvise64, arguments) };
 }
 
 /// `poll(2)` without waiting: the ready events among `events`, also POLLERR, POLLHUP, POLLNVAL.
 pub fn poll_now(fd: c_int, events: i16) -> i16 {
-    let mut entry = libc::pollfd {
-        fd,
-        events,
-        revents: 0,
-    };
-    let zero = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    let arguments = [&raw mut entry as usize, 1, &raw const zero as usize, 0, 8, 0];
+    let mut entry = libc::pollfd { fd, events, revents: 0 };
+    let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let arguments = [&raw mut entry as usize, 1, &raw const zero as usize, 0, 0, 0];
     // SAFETY: one live pollfd, a live timespec, no mask.
     match unsafe { syscall(libc::SYS_ppoll, arguments) } {
         Ok(_) => entry.revents,
@@ -173,10 +143,7 @@ pub fn poll_now(fd: c_int, events: i16) -> i16 {
 /// Whether this process may make files of any size (RLIMIT_FSIZE): where it may not, a write
 /// beyond the limit sends SIGXFSZ to the writing thread, which must not be the caller's.
 pub fn file_size_unlimited() -> bool {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     let arguments = [0, libc::RLIMIT_FSIZE as usize, 0, &raw mut limit as usize, 0, 0];
     // SAFETY: the kernel fills the live structure.
     unsafe { syscall(libc::SYS_prlimit64, arguments) }.is_ok() && limit.rlim_cur == libc::RLIM_INFINITY
@@ -197,31 +164,16 @@ pub fn close(fd: c_int) {
 /// `epoll_create1(2)`, closed on exec.
 pub fn epoll_create() -> Result<c_int, Errno> {
     // SAFETY: no pointer is passed.
-    unsafe {
-        syscall(
-            libc::SYS_epoll_create1,
-            [libc::EPOLL_CLOEXEC as usize, 0, 0, 0, 0, 0],
-        )
-    }
-    .map(|fd| fd as c_int)
+    unsafe { syscall(libc::SYS_epoll_create1, [libc::EPOLL_CLOEXEC as usize, 0, 0, 0, 0, 0]) }
+        .map(|fd| fd as c_int)
 }
 
 /// Watches `fd` for `events` (poll's bits, which are epoll's) once; its number comes back when ready.
 pub fn epoll_watch_once(instance: c_int, fd: c_int, events: i16) -> Result<(), Errno> {
     let events = events as u32 | libc::EPOLLONESHOT as u32;
-    let mut event = libc::epoll_event {
-        events,
-        u64: fd as u64,
-    };
+    let mut event = libc::epoll_event { events, u64: fd as u64 };
     let mut control = |operation: c_int| {
-        let arguments = [
-            instance as usize,
-            operation as usize,
-            fd as usize,
-            &raw mut event as usize,
-            0,
-            0,
-        ];
+        let arguments = [instance as usize, operation as usize, fd as usize, &raw mut event as usize, 0, 0];
         // SAFETY: a live epoll_event.
         unsafe { syscall(libc::SYS_epoll_ctl, arguments) }.map(|_| ())
     };
@@ -233,14 +185,7 @@ pub fn epoll_watch_once(instance: c_int, fd: c_int, events: i16) -> Result<(), E
 
 /// Stops watching `fd`.
 pub fn epoll_forget(instance: c_int, fd: c_int) {
-    let arguments = [
-        instance as usize,
-        libc::EPOLL_CTL_DEL as usize,
-        fd as usize,
-        0,
-        0,
-        0,
-    ];
+    let arguments = [instance as usize, libc::EPOLL_CTL_DEL as usize, fd as usize, 0, 0, 0];
     // SAFETY: EPOLL_CTL_DEL reads no event (epoll_ctl(2), since 2.6.9).
     let _ = unsafe { syscall(libc::SYS_epoll_ctl, arguments) };
 }
@@ -248,14 +193,7 @@ pub fn epoll_forget(instance: c_int, fd: c_int) {
 /// Puts ready descriptors into `ready` without waiting; how many.
 pub fn epoll_ready(instance: c_int, ready: &mut [c_int; 64]) -> usize {
     let mut events = [libc::epoll_event { events: 0, u64: 0 }; 64];
-    let arguments = [
-        instance as usize,
-        events.as_mut_ptr() as usize,
-        events.len(),
-        0,
-        0,
-        8,
-    ];
+    let arguments = [instance as usize, events.as_mut_ptr() as usize, events.len(), 0, 0, 8];
     // SAFETY: room for 64 events; no time-out, no mask.
     let count = unsafe { syscall(libc::SYS_epoll_pwait, arguments) }.unwrap_or(0);
     for (fd, event) in ready.iter_mut().zip(&events[..count]) {

@@ -8,4 +8,5 @@ pub mod aio_abi;
 pub mod context;
 pub mod files;
 pub mod raw;
+pub mod tables;
 pub mod threads;

@@ -14,14 +14,7 @@ pub type Mask = u64;
 #[inline]
 pub fn set_mask(mask: Mask) -> Mask {
     let mut before: Mask = 0;
-    let arguments = [
-        libc::SIG_SETMASK as usize,
-        &raw const mask as usize,
-        &raw mut before as usize,
-        8,
-        0,
-        0,
-    ];
+    let arguments = [libc::SIG_SETMASK as usize, &raw const mask as usize, &raw mut before as usize, 8, 0, 0];
     // SAFETY: two live words of the size stated; cannot fail with valid arguments.
     let _ = unsafe { syscall(libc::SYS_rt_sigprocmask, arguments) };
     before
@@ -34,10 +27,7 @@ pub const LIBRARY_THREAD_MASK: Mask = !((1 << 31) | (1 << 32));
 /// The signal must be blocked.
 pub fn discard_pending(signal: c_int) {
     let set: Mask = 1 << (signal - 1);
-    let zero = timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let zero = timespec { tv_sec: 0, tv_nsec: 0 };
     let arguments = [&raw const set as usize, 0, &raw const zero as usize, 8, 0, 0];
     // SAFETY: live set and timespec; EAGAIN when none is pending.
     let _ = unsafe { syscall(libc::SYS_rt_sigtimedwait, arguments) };
@@ -68,12 +58,8 @@ pub fn handlers_all_restart() -> bool {
     (1..=64).all(|signal| {
         let mut action = KernelSigaction::default();
         // SAFETY: a query; the kernel fills the live structure (its own layout, without libc's).
-        let asked = unsafe {
-            syscall(
-                libc::SYS_rt_sigaction,
-                [signal, 0, &raw mut action as usize, 8, 0, 0],
-            )
-        };
+        let asked =
+            unsafe { syscall(libc::SYS_rt_sigaction, [signal, 0, &raw mut action as usize, 8, 0, 0]) };
         // glibc's own handlers (32, 33) are SA_RESTART.
         asked.is_err() || action.handler <= 1 || action.flags & libc::SA_RESTART as usize != 0
     })
@@ -98,10 +84,7 @@ const _: () = assert!(size_of::<QueuedInfo>() == 128);
 pub fn queue_signal(signal: c_int, thread: Option<c_int>, value: usize) -> Result<(), Errno> {
     // SAFETY: getpid and getuid take and touch nothing.
     let (pid, uid) = unsafe {
-        (
-            syscall(libc::SYS_getpid, [0; 6]).unwrap_or(0),
-            syscall(libc::SYS_getuid, [0; 6]).unwrap_or(0),
-        )
+        (syscall(libc::SYS_getpid, [0; 6]).unwrap_or(0), syscall(libc::SYS_getuid, [0; 6]).unwrap_or(0))
     };
     let info = QueuedInfo {
         signo: signal,
@@ -118,10 +101,9 @@ pub fn queue_signal(signal: c_int, thread: Option<c_int>, value: usize) -> Resul
     unsafe {
         match thread {
             None => syscall(libc::SYS_rt_sigqueueinfo, [pid, signal as usize, info, 0, 0, 0]),
-            Some(tid) => syscall(
-                libc::SYS_rt_tgsigqueueinfo,
-                [pid, tid as usize, signal as usize, info, 0, 0],
-            ),
+            Some(tid) => {
+                syscall(libc::SYS_rt_tgsigqueueinfo, [pid, tid as usize, signal as usize, info, 0, 0])
+            }
         }
     }
     .map(|_| ())
@@ -152,26 +134,13 @@ pub fn futex_wait(word: &AtomicU32, expected: u32, deadline: Option<&timespec>) 
 pub fn futex_wake(word: &AtomicU32, count: u32) {
     // SAFETY: a live word; nothing is written.
     let _ = unsafe {
-        syscall(
-            libc::SYS_futex,
-            [
-                word.as_ptr() as usize,
-                FUTEX_WAKE_PRIVATE,
-                count as usize,
-                0,
-                0,
-                0,
-            ],
-        )
+        syscall(libc::SYS_futex, [word.as_ptr() as usize, FUTEX_WAKE_PRIVATE, count as usize, 0, 0, 0])
     };
 }
 
 /// CLOCK_MONOTONIC now, through the vDSO.
 pub fn now() -> timespec {
-    let mut time = timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a live timespec; async-signal-safe by POSIX; cannot fail for this clock.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     time
@@ -184,18 +153,20 @@ pub fn self_id() -> u64 {
     unsafe { libc::pthread_self() as u64 }
 }
 
+/// `gettid(2)`.
+pub fn thread_id() -> u32 {
+    // SAFETY: takes and touches nothing.
+    unsafe { syscall(libc::SYS_gettid, [0; 6]) }.unwrap_or(0) as u32
+}
+
 /// Zeroed private memory of `bytes`, from mmap: the library allocates nowhere else while it works,
 /// so that it never meets the program's allocator inside a lock or a signal handler.
 pub fn map_zeroed(bytes: usize) -> Option<core::ptr::NonNull<u8>> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: a new anonymous mapping disturbs no other.
-    let address = unsafe {
-        syscall(
-            libc::SYS_mmap,
-            [0, bytes, protection as usize, flags as usize, usize::MAX, 0],
-        )
-    };
+    let address =
+        unsafe { syscall(libc::SYS_mmap, [0, bytes, protection as usize, flags as usize, usize::MAX, 0]) };
     core::ptr::NonNull::new(address.ok()? as *mut u8)
 }
 
@@ -208,16 +179,21 @@ pub unsafe fn unmap(address: core::ptr::NonNull<u8>, bytes: usize) {
     let _ = unsafe { syscall(libc::SYS_munmap, [address.as_ptr() as usize, bytes, 0, 0, 0, 0]) };
 }
 
+/// Puts zeroed private memory in the place of a mapping.
+///
+/// # Safety
+/// The mapping is the calling process's alone to lose; who still looks at it may see zeroes.
+pub unsafe fn replace_zeroed(address: usize, bytes: usize) {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+    let arguments = [address, bytes, protection as usize, flags as usize, usize::MAX, 0];
+    // SAFETY: our caller's promise.
+    let _ = unsafe { syscall(libc::SYS_mmap, arguments) };
+}
+
 /// `madvise(MADV_WIPEONFORK)`: a forked child sees zeroes there. EINVAL before Linux 4.14.
 pub fn wipe_on_fork(address: core::ptr::NonNull<u8>, bytes: usize) -> Result<(), Errno> {
-    let arguments = [
-        address.as_ptr() as usize,
-        bytes,
-        libc::MADV_WIPEONFORK as usize,
-        0,
-        0,
-        0,
-    ];
+    let arguments = [address.as_ptr() as usize, bytes, libc::MADV_WIPEONFORK as usize, 0, 0, 0];
     // SAFETY: changes only what a later fork copies of a mapping of ours.
     unsafe { syscall(libc::SYS_madvise, arguments) }.map(|_| ())
 }

@@ -147,18 +147,9 @@ const READ: Flow = Flow {
     fsync_every: None,
     learn: Learn::Suspend,
 };
-const WRITE: Flow = Flow {
-    action: Action::Write,
-    ..READ
-};
-const CACHED: Flow = Flow {
-    way: Way::Cached,
-    ..READ
-};
-const BUFFERED: Flow = Flow {
-    way: Way::Cached,
-    ..WRITE
-};
+const WRITE: Flow = Flow { action: Action::Write, ..READ };
+const CACHED: Flow = Flow { way: Way::Cached, ..READ };
+const BUFFERED: Flow = Flow { way: Way::Cached, ..WRITE };
 
 const EVERY: &[Side] = &Side::ALL;
 const POSIX: &[Side] = &[Side::Libc, Side::Library];
@@ -172,14 +163,7 @@ const fn flow(
     short: &'static [u32],
     sides: &'static [Side],
 ) -> Cell {
-    Cell {
-        name,
-        title,
-        work: Work::Flow(flow),
-        depths,
-        short,
-        sides,
-    }
+    Cell { name, title, work: Work::Flow(flow), depths, short, sides }
 }
 
 const fn other(
@@ -189,14 +173,7 @@ const fn other(
     depths: &'static [u32],
     sides: &'static [Side],
 ) -> Cell {
-    Cell {
-        name,
-        title,
-        work,
-        depths,
-        short: &[],
-        sides,
-    }
+    Cell { name, title, work, depths, short: &[], sides }
 }
 
 const fn learnt(name: &'static str, title: &'static str, way: Way, learn: Learn) -> Cell {
@@ -204,23 +181,12 @@ const fn learnt(name: &'static str, title: &'static str, way: Way, learn: Learn)
 }
 
 pub static CELLS: &[Cell] = &[
-    flow(
-        "direct-read",
-        "direct read",
-        READ,
-        &[1, 16, 64, 256],
-        &[1, 16, 64],
-        EVERY,
-    ),
+    flow("direct-read", "direct read", READ, &[1, 16, 64, 256], &[1, 16, 64], EVERY),
     flow("direct-write", "direct write", WRITE, &[64], &[], EVERY),
     flow(
         "direct-mixed",
         "mixed, 4 threads",
-        Flow {
-            action: Action::Mixed,
-            threads: 4,
-            ..READ
-        },
+        Flow { action: Action::Mixed, threads: 4, ..READ },
         &[16],
         &[],
         EVERY,
@@ -228,77 +194,25 @@ pub static CELLS: &[Cell] = &[
     flow(
         "direct-128k",
         "sequential 128 KiB",
-        Flow {
-            block: 128 << 10,
-            sequential: true,
-            ..READ
-        },
+        Flow { block: 128 << 10, sequential: true, ..READ },
         &[16],
         &[],
         EVERY,
     ),
     flow("cached-read", "cached read", CACHED, &[1, 16], &[1, 16], EVERY),
-    flow(
-        "cold-read",
-        "cold read",
-        Flow {
-            way: Way::Cold,
-            ..READ
-        },
-        &[1, 16, 64],
-        &[],
-        EVERY,
-    ),
-    flow(
-        "buffered-write",
-        "buffered write",
-        BUFFERED,
-        &[1, 16, 64],
-        &[],
-        EVERY,
-    ),
-    flow(
-        "write-fsync",
-        "write and fsync",
-        Flow {
-            fsync_every: Some(16),
-            ..BUFFERED
-        },
-        &[16],
-        &[],
-        POSIX,
-    ),
-    flow(
-        "tmpfs-read",
-        "tmpfs direct read",
-        Flow {
-            way: Way::Tmpfs,
-            ..READ
-        },
-        &[1, 16],
-        &[],
-        EVERY,
-    ),
+    flow("cold-read", "cold read", Flow { way: Way::Cold, ..READ }, &[1, 16, 64], &[], EVERY),
+    flow("buffered-write", "buffered write", BUFFERED, &[1, 16, 64], &[], EVERY),
+    flow("write-fsync", "write and fsync", Flow { fsync_every: Some(16), ..BUFFERED }, &[16], &[], POSIX),
+    flow("tmpfs-read", "tmpfs direct read", Flow { way: Way::Tmpfs, ..READ }, &[1, 16], &[], EVERY),
     learnt("direct-poll", "direct, polling", Way::Direct, Learn::Poll),
     learnt("direct-signal", "direct, signal", Way::Direct, Learn::Signal),
     learnt("direct-thread", "direct, callback", Way::Direct, Learn::Thread),
     learnt("direct-lio-wait", "direct, LIO_WAIT", Way::Direct, Learn::LioWait),
-    learnt(
-        "direct-lio-nowait",
-        "direct, LIO_NOWAIT",
-        Way::Direct,
-        Learn::LioNowait,
-    ),
+    learnt("direct-lio-nowait", "direct, LIO_NOWAIT", Way::Direct, Learn::LioNowait),
     learnt("cached-signal", "cached, signal", Way::Cached, Learn::Signal),
     learnt("cached-thread", "cached, callback", Way::Cached, Learn::Thread),
     other("socket", "socket ping-pong", Work::PingPong, &[1], NO_LIBAIO),
-    other(
-        "submit-cold",
-        "cold read 64 MiB",
-        Work::LongestSubmission(Large::ColdRead),
-        &[1],
-        EVERY,
-    ),
+    other("submit-cold", "cold read 64 MiB", Work::LongestSubmission(Large::ColdRead), &[1], EVERY),
     other(
         "submit-write",
         "buffered write 64 MiB",
@@ -313,12 +227,6 @@ pub static CELLS: &[Cell] = &[
         &[1],
         EVERY,
     ),
-    other(
-        "submit-pipe",
-        "empty pipe read",
-        Work::LongestSubmission(Large::EmptyPipeRead),
-        &[1],
-        NO_LIBAIO,
-    ),
+    other("submit-pipe", "empty pipe read", Work::LongestSubmission(Large::EmptyPipeRead), &[1], NO_LIBAIO),
     other("burst", "reads at once", Work::Burst, &[1_000, 20_000], EVERY),
 ];

@@ -20,10 +20,7 @@ fn paint(side: Side) -> u8 {
 
 /// One block of bars for each cell that was measured at several depths.
 pub fn bars(rows: &[Row], colour: bool) -> String {
-    families(rows)
-        .into_iter()
-        .map(|family| block(family, colour))
-        .collect()
+    families(rows).into_iter().map(|family| block(family, colour)).collect()
 }
 
 /// The rows of one kind of work each, where there are several depths to compare.
@@ -44,11 +41,7 @@ fn block(family: &[Row], colour: bool) -> String {
         for side in Side::ALL {
             if let Some(value) = row.value(side, RATE) {
                 let bar = bar(value / top);
-                let bar = if colour {
-                    format!("\x1b[{}m{bar}\x1b[0m", paint(side))
-                } else {
-                    bar
-                };
+                let bar = if colour { format!("\x1b[{}m{bar}\x1b[0m", paint(side)) } else { bar };
                 text += &format!("  {:8} {bar} {}\n", side.name(), short(value));
             }
         }

@@ -23,32 +23,16 @@ pub struct Metric {
 }
 
 /// Operations a second.
-pub const RATE: Metric = Metric {
-    of: |sample| Some(sample.value),
-    more_is_better: true,
-};
+pub const RATE: Metric = Metric { of: |sample| Some(sample.value), more_is_better: true };
 /// Time of a submitting call.
-pub const CALL: Metric = Metric {
-    of: |sample| Some(sample.value),
-    more_is_better: false,
-};
-pub const LATENCY: Metric = Metric {
-    of: |sample| sample.p99_ns,
-    more_is_better: false,
-};
-pub const PROCESSOR: Metric = Metric {
-    of: |sample| sample.cpu_ns,
-    more_is_better: false,
-};
+pub const CALL: Metric = Metric { of: |sample| Some(sample.value), more_is_better: false };
+pub const LATENCY: Metric = Metric { of: |sample| sample.p99_ns, more_is_better: false };
+pub const PROCESSOR: Metric = Metric { of: |sample| sample.cpu_ns, more_is_better: false };
 
 impl Series {
     fn values(&self, metric: Metric) -> Vec<f64> {
         // A side that failed in one round has no figure.
-        let samples = if self.failure.is_some() {
-            &[]
-        } else {
-            &self.samples[..]
-        };
+        let samples = if self.failure.is_some() { &[] } else { &self.samples[..] };
         samples.iter().filter_map(metric.of).collect()
     }
 
@@ -92,33 +76,21 @@ impl Row {
 
     /// How many times as good as the better of the raw interfaces the library is.
     pub fn to_raw(&self, metric: Metric) -> Option<f64> {
-        let raw = Side::ALL
-            .into_iter()
-            .filter(|side| side.is_raw())
-            .filter_map(|side| self.value(side, metric));
-        let best = if metric.more_is_better {
-            raw.max_by(f64::total_cmp)
-        } else {
-            raw.min_by(f64::total_cmp)
-        };
+        let raw =
+            Side::ALL.into_iter().filter(|side| side.is_raw()).filter_map(|side| self.value(side, metric));
+        let best =
+            if metric.more_is_better { raw.max_by(f64::total_cmp) } else { raw.min_by(f64::total_cmp) };
         self.ratio(best?, metric)
     }
 
     fn ratio(&self, other: f64, metric: Metric) -> Option<f64> {
         let library = self.value(Side::Library, metric)?;
-        Some(if metric.more_is_better {
-            library / other
-        } else {
-            other / library
-        })
+        Some(if metric.more_is_better { library / other } else { other / library })
     }
 
     /// The spread of the least steady side.
     pub fn noise(&self, metric: Metric) -> Option<f64> {
-        Side::ALL
-            .into_iter()
-            .filter_map(|side| self.of(side).spread(metric))
-            .max_by(f64::total_cmp)
+        Side::ALL.into_iter().filter_map(|side| self.of(side).spread(metric)).max_by(f64::total_cmp)
     }
 }
 

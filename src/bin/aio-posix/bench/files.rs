@@ -34,17 +34,9 @@ impl Files {
             check_direct(&main, directory)?;
         }
         fill(&main, SIZE, wrote).map_err(|error| {
-            format!(
-                "a file of {} MiB in {place} cannot be written: {}",
-                SIZE >> 20,
-                plain(&error)
-            )
+            format!("a file of {} MiB in {place} cannot be written: {}", SIZE >> 20, plain(&error))
         })?;
-        let tmpfs = if cells.iter().any(|cell| cell.needs_tmpfs()) {
-            tmpfs(wrote)?
-        } else {
-            None
-        };
+        let tmpfs = if cells.iter().any(|cell| cell.needs_tmpfs()) { tmpfs(wrote)? } else { None };
         Ok(Files { main, scratch, tmpfs })
     }
 
@@ -65,12 +57,7 @@ fn path(file: &File) -> String {
 }
 
 fn opens_direct(file: &File) -> io::Result<()> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_DIRECT)
-        .open(path(file))
-        .map(drop)
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path(file)).map(drop)
 }
 
 fn check_direct(file: &File, directory: &Path) -> Result<(), String> {

@@ -12,11 +12,7 @@ use std::path::Path;
 pub fn print(rows: &[Row], plan: &Plan, directory: &Path) {
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     println!("{}", machine::describe(directory));
-    println!(
-        "Each figure: the median of {} of {} s",
-        rounds(plan.rounds),
-        plan.seconds
-    );
+    println!("Each figure: the median of {} of {} s", rounds(plan.rounds), plan.seconds);
     if let Some(object) = object(rows, Side::Libc) {
         println!("libc     checked: POSIX AIO is that of {object}; libaio_posix is not there");
     }
@@ -24,20 +20,14 @@ pub fn print(rows: &[Row], plan: &Plan, directory: &Path) {
         println!("library  checked: POSIX AIO is that of {object}");
     }
     println!("libaio   its system calls, called directly; io_uring: the io-uring crate");
-    let calls = if plan.batch {
-        "all that is ready"
-    } else {
-        "one request, as POSIX AIO does"
-    };
+    let calls = if plan.batch { "all that is ready" } else { "one request, as POSIX AIO does" };
     println!("         one call of these two submits {calls}");
     println!("{}", table::tables(rows, colour));
     print!("{}", chart::bars(rows, colour));
     println!("x libc, x raw: how many times as good as libc, and as the better of libaio and");
     println!("io_uring, the library is. noise: from the worst to the best round, of the least");
     println!("steady side.");
-    table::reasons(rows)
-        .iter()
-        .for_each(|reason| println!("{reason}"));
+    table::reasons(rows).iter().for_each(|reason| println!("{reason}"));
 }
 
 fn rounds(count: u32) -> String {
@@ -52,9 +42,7 @@ pub fn end_with_reader() {
 
 /// Where the POSIX calls of a side went.
 fn object(rows: &[Row], side: Side) -> Option<&str> {
-    rows.iter()
-        .flat_map(|row| &row.of(side).samples)
-        .find_map(|sample| sample.object.as_deref())
+    rows.iter().flat_map(|row| &row.of(side).samples).find_map(|sample| sample.object.as_deref())
 }
 
 pub fn json(rows: &[Row], plan: &Plan, directory: &Path) -> String {
@@ -72,11 +60,7 @@ pub fn json(rows: &[Row], plan: &Plan, directory: &Path) -> String {
 }
 
 fn row(row: &Row) -> Value {
-    let unit = if row.point.cell.is_rate() {
-        "operations/s"
-    } else {
-        "ns"
-    };
+    let unit = if row.point.cell.is_rate() { "operations/s" } else { "ns" };
     let mut value = json!({
         "cell": row.point.cell.name, "depth": row.point.depth, "unit": unit,
         "to_libc": row.to_libc(row.main()), "to_raw": row.to_raw(row.main()),

@@ -30,12 +30,7 @@ impl Progress {
         };
         ctrlc::set_handler(handler).map_err(|error| format!("the handler for Ctrl-C: {error}"))?;
         let guess = Duration::from_secs_f64(plan.seconds * 1.1 + 0.15);
-        Ok(Progress {
-            bar,
-            rounds: plan.rounds,
-            start: Cell::new(None),
-            guess,
-        })
+        Ok(Progress { bar, rounds: plan.rounds, start: Cell::new(None), guess })
     }
 
     pub fn writing(&self) {
@@ -54,20 +49,12 @@ impl Progress {
         self.bar.set_position(done);
         let what = title(point.cell, point.depth);
         let (round, left) = (round + 1, self.left(done));
-        self.bar.set_message(format!(
-            "round {round}/{}: {what}: {}; {left} left",
-            self.rounds,
-            side.name()
-        ));
+        self.bar.set_message(format!("round {round}/{}: {what}: {}; {left} left", self.rounds, side.name()));
     }
 
     fn left(&self, done: u64) -> String {
         let passed = self.start.get().map_or(Duration::ZERO, |start| start.elapsed());
-        let each = if done < 4 {
-            self.guess.as_secs_f64()
-        } else {
-            passed.as_secs_f64() / done as f64
-        };
+        let each = if done < 4 { self.guess.as_secs_f64() } else { passed.as_secs_f64() / done as f64 };
         let seconds = each * (self.bar.length().unwrap_or(done) - done) as f64;
         if seconds < 90.0 {
             format!("{seconds:.0} s")

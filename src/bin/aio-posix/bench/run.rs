@@ -45,30 +45,18 @@ pub struct Plan<'a> {
 
 impl Plan<'_> {
     pub fn measurements(&self) -> u64 {
-        self.points
-            .iter()
-            .map(|point| point.cell.sides.len() as u64)
-            .sum::<u64>()
-            * u64::from(self.rounds)
+        self.points.iter().map(|point| point.cell.sides.len() as u64).sum::<u64>() * u64::from(self.rounds)
     }
 
     /// Is some kind of work measured at more than one depth?
     pub fn has_curves(&self) -> bool {
-        self.points
-            .windows(2)
-            .any(|pair| pair[0].cell.is_rate() && std::ptr::eq(pair[0].cell, pair[1].cell))
+        self.points.windows(2).any(|pair| pair[0].cell.is_rate() && std::ptr::eq(pair[0].cell, pair[1].cell))
     }
 
     /// `step` is told before each measurement what comes, and how far we are.
     pub fn run(&self, files: &Files, step: &mut dyn FnMut(u32, &Point, Side)) -> Result<Vec<Row>, String> {
-        let mut rows: Vec<Row> = self
-            .points
-            .iter()
-            .map(|&point| Row {
-                point,
-                series: Default::default(),
-            })
-            .collect();
+        let mut rows: Vec<Row> =
+            self.points.iter().map(|&point| Row { point, series: Default::default() }).collect();
         for round in 0..self.rounds {
             for row in &mut rows {
                 for &side in row.point.cell.sides {
@@ -89,9 +77,7 @@ impl Plan<'_> {
 
     fn measure(&self, files: &Files, point: &Point, side: Side) -> Result<Result<Sample, Failure>, String> {
         let Some((file, size)) = files.of(point.cell) else {
-            return Ok(Err(Failure::Refused(
-                "/dev/shm is no tmpfs that takes O_DIRECT".to_owned(),
-            )));
+            return Ok(Err(Failure::Refused("/dev/shm is no tmpfs that takes O_DIRECT".to_owned())));
         };
         let job = Job {
             side,
@@ -114,11 +100,7 @@ impl Plan<'_> {
 
 fn start(job: &Job) -> std::io::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
-    command
-        .arg("worker")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.arg("worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // Whatever the user preloads, each side gets what it is measured with and nothing else.
     command.env_remove("LD_PRELOAD");
     if job.side == Side::Library {
@@ -141,9 +123,7 @@ fn finish(mut child: Child, job: &Job, limit: Duration) -> std::io::Result<Resul
         let _ = output.as_mut().map(|output| output.read_to_string(&mut text));
         let _ = sender.send(());
         let mut words = String::new();
-        let _ = complaints
-            .as_mut()
-            .map(|complaints| complaints.read_to_string(&mut words));
+        let _ = complaints.as_mut().map(|complaints| complaints.read_to_string(&mut words));
         (text, words)
     });
     let hung = receiver.recv_timeout(limit).is_err();
@@ -153,20 +133,11 @@ fn finish(mut child: Child, job: &Job, limit: Duration) -> std::io::Result<Resul
     let status = child.wait()?;
     let (text, words) = reader.join().unwrap_or_default();
     if hung {
-        return Ok(Err(Failure::Failed(format!(
-            "no result in {} s: the worker hung",
-            limit.as_secs()
-        ))));
+        return Ok(Err(Failure::Failed(format!("no result in {} s: the worker hung", limit.as_secs()))));
     }
     let answer = text.lines().last().and_then(outcome_from_line);
     Ok(answer.unwrap_or_else(|| {
-        let last = words
-            .lines()
-            .last()
-            .map(|line| format!(": {line}"))
-            .unwrap_or_default();
-        Err(Failure::Failed(format!(
-            "the worker ended without a result ({status}){last}"
-        )))
+        let last = words.lines().last().map(|line| format!(": {line}")).unwrap_or_default();
+        Err(Failure::Failed(format!("the worker ended without a result ({status}){last}")))
     }))
 }

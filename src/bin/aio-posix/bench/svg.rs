@@ -18,21 +18,15 @@ pub struct Drawing(PathBuf);
 impl Drawing {
     /// Looks whether the drawing can be written, and makes nothing yet: the run may be interrupted.
     pub fn plan(path: &Path) -> Result<Drawing, String> {
-        let directory = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let check = if path.exists() {
             std::fs::OpenOptions::new().append(true).open(path).map(drop)
         } else {
             tempfile::tempfile_in(directory).map(drop)
         };
         check.map_err(|error| {
-            format!(
-                "the drawing {} cannot be written: {}",
-                path.display(),
-                plain(&error)
-            )
+            format!("the drawing {} cannot be written: {}", path.display(), plain(&error))
         })?;
         Ok(Drawing(path.to_owned()))
     }
@@ -75,10 +69,7 @@ fn panel_of(area: &Area<'_>, family: &[Row]) -> Result<(), Box<dyn std::error::E
         .fold(1.0, f64::max);
     let last = (family.len() - 1) as f64;
     let mut chart = ChartBuilder::on(area)
-        .caption(
-            format!("{}: operations a second", family[0].point.cell.title),
-            ("sans-serif", 18),
-        )
+        .caption(format!("{}: operations a second", family[0].point.cell.title), ("sans-serif", 18))
         .margin(12)
         .margin_right(LEGEND)
         .x_label_area_size(44)
@@ -114,31 +105,20 @@ fn panel_of(area: &Area<'_>, family: &[Row]) -> Result<(), Box<dyn std::error::E
         let style = paint(side).stroke_width(if side == Side::Library { 3 } else { 2 });
         // Segments: some viewers fill a longer line with black.
         chart.draw_series(line.windows(2).map(|pair| PathElement::new(pair.to_vec(), style)))?;
-        chart.draw_series(
-            line.into_iter()
-                .map(|place| Circle::new(place, 3, paint(side).filled())),
-        )?;
+        chart.draw_series(line.into_iter().map(|place| Circle::new(place, 3, paint(side).filled())))?;
     }
     legend(area, family)
 }
 
 /// The sides' names, right of the curves.
 fn legend(area: &Area<'_>, family: &[Row]) -> Result<(), Box<dyn std::error::Error>> {
-    let shown = Side::ALL
-        .into_iter()
-        .filter(|&side| family.iter().any(|row| row.value(side, RATE).is_some()));
+    let shown =
+        Side::ALL.into_iter().filter(|&side| family.iter().any(|row| row.value(side, RATE).is_some()));
     let left = (PANEL.0 - LEGEND) as i32 + 8;
     for (place, side) in shown.enumerate() {
         let height = 60 + 22 * place as i32;
-        area.draw(&PathElement::new(
-            [(left, height), (left + 18, height)],
-            paint(side).stroke_width(3),
-        ))?;
-        area.draw(&Text::new(
-            side.name(),
-            (left + 24, height - 6),
-            ("sans-serif", 14),
-        ))?;
+        area.draw(&PathElement::new([(left, height), (left + 18, height)], paint(side).stroke_width(3)))?;
+        area.draw(&Text::new(side.name(), (left + 24, height - 6), ("sans-serif", 14)))?;
     }
     Ok(())
 }

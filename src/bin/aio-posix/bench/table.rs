@@ -17,13 +17,7 @@ struct Look {
 }
 
 const LOOKS: [Look; 3] = [
-    Look {
-        heading: "Operations a second",
-        metric: RATE,
-        write: short,
-        last: "noise",
-        last_of: noise,
-    },
+    Look { heading: "Operations a second", metric: RATE, write: short, last: "noise", last_of: noise },
     Look {
         heading: "Latency that 99 % of requests stay below",
         metric: LATENCY,
@@ -67,40 +61,17 @@ pub fn tables(rows: &[Row], colour: bool) -> String {
 }
 
 fn table(look: &Look, rows: &[&Row], colour: bool) -> String {
-    let &Look {
-        heading,
-        metric,
-        write,
-        last,
-        last_of,
-    } = look;
+    let &Look { heading, metric, write, last, last_of } = look;
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-    table
-        .remove_style(TableComponent::HorizontalLines)
-        .remove_style(TableComponent::MiddleIntersections);
-    table.set_header([
-        "work, depth",
-        "libc",
-        "library",
-        "libaio",
-        "io_uring",
-        "x libc",
-        "x raw",
-        last,
-    ]);
+    table.remove_style(TableComponent::HorizontalLines).remove_style(TableComponent::MiddleIntersections);
+    table.set_header(["work, depth", "libc", "library", "libaio", "io_uring", "x libc", "x raw", last]);
     if colour {
         table.enforce_styling();
     }
     for (index, column) in table.column_iter_mut().enumerate() {
-        let alignment = if index == 0 {
-            CellAlignment::Left
-        } else {
-            CellAlignment::Right
-        };
-        column
-            .set_padding((0, u16::from(index < 7)))
-            .set_cell_alignment(alignment);
+        let alignment = if index == 0 { CellAlignment::Left } else { CellAlignment::Right };
+        column.set_padding((0, u16::from(index < 7))).set_cell_alignment(alignment);
     }
     for row in rows {
         let mut cells = vec![Cell::new(title(row.point.cell, row.point.depth))];
@@ -115,11 +86,7 @@ fn table(look: &Look, rows: &[&Row], colour: bool) -> String {
         for (ratio, good) in [(row.to_libc(metric), 0.98), (row.to_raw(metric), 0.95)] {
             let cell = Cell::new(ratio.map_or(String::new(), times));
             cells.push(match ratio {
-                Some(ratio) if colour => cell.fg(if ratio >= good {
-                    Color::Green
-                } else {
-                    Color::Yellow
-                }),
+                Some(ratio) if colour => cell.fg(if ratio >= good { Color::Green } else { Color::Yellow }),
                 _ => cell,
             });
         }
@@ -151,11 +118,7 @@ pub fn reasons(rows: &[Row]) -> Vec<String> {
     reasons
         .into_iter()
         .map(|((side, reason), cells)| {
-            let place = if cells.len() > 3 {
-                format!("{} cells", cells.len())
-            } else {
-                cells.join("; ")
-            };
+            let place = if cells.len() > 3 { format!("{} cells", cells.len()) } else { cells.join("; ") };
             format!("{} ({place}): {reason}", Side::ALL[side].name())
         })
         .collect()

@@ -38,10 +38,8 @@ pub fn measure(job: &Job, flow: Flow) -> Result<Sample, Failure> {
     let depth = job.depth as usize;
     // A callback that comes too late may still use a buffer.
     let buffers = ManuallyDrop::new(Buffers::new(depth, flow.block)?);
-    let shared: &'static Shared = Box::leak(Box::new(Shared {
-        active: AtomicUsize::new(depth),
-        error: Mutex::new(None),
-    }));
+    let shared: &'static Shared =
+        Box::leak(Box::new(Shared { active: AtomicUsize::new(depth), error: Mutex::new(None) }));
     let slots: Vec<*mut Slot> = (0..depth)
         .map(|index| {
             // SAFETY: zeros are a valid aiocb.
@@ -51,14 +49,7 @@ pub fn measure(job: &Job, flow: Flow) -> Result<Sample, Failure> {
             control.aio_nbytes = flow.block;
             let sequence = Sequence::new(flow, size, index as u64);
             let tally = Tally::new(is_fast(flow));
-            Box::into_raw(Box::new(Slot {
-                control,
-                sequence,
-                tally,
-                started: 0,
-                block: flow.block,
-                shared,
-            }))
+            Box::into_raw(Box::new(Slot { control, sequence, tally, started: 0, block: flow.block, shared }))
         })
         .collect();
     for &slot in &slots {
@@ -95,9 +86,7 @@ unsafe fn submit(slot: *mut Slot) {
         event.sigev_notify = libc::SIGEV_THREAD;
         event.sigev_value.sival_ptr = slot.cast();
         let function: *mut libc::c_int = &raw mut event.sigev_notify_thread_id;
-        function
-            .cast::<extern "C" fn(libc::sigval)>()
-            .write_unaligned(completed);
+        function.cast::<extern "C" fn(libc::sigval)>().write_unaligned(completed);
         mine.started = mine.tally.submitting();
         let shared = mine.shared;
         if libc::aio_read(&raw mut (*slot).control) != 0 {

@@ -28,9 +28,9 @@ impl Target {
             Way::Tmpfs => {}
             Way::Direct => target.drop_cached()?,
             Way::Cold => target.evict()?,
-            Way::Cached => target
-                .fill_cache()
-                .map_err(|error| format!("the test file cannot be read: {error}"))?,
+            Way::Cached => {
+                target.fill_cache().map_err(|error| format!("the test file cannot be read: {error}"))?
+            }
         }
         Ok(target)
     }
@@ -41,15 +41,11 @@ impl Target {
 
     fn fill_cache(&self) -> io::Result<()> {
         let mut chunk = vec![0; 1 << 20];
-        (0..self.size)
-            .step_by(chunk.len())
-            .try_for_each(|offset| self.file.read_exact_at(&mut chunk, offset))
+        (0..self.size).step_by(chunk.len()).try_for_each(|offset| self.file.read_exact_at(&mut chunk, offset))
     }
 
     fn drop_cached(&self) -> Result<(), String> {
-        self.file
-            .sync_data()
-            .map_err(|error| format!("the test file cannot be synced: {error}"))?;
+        self.file.sync_data().map_err(|error| format!("the test file cannot be synced: {error}"))?;
         // SAFETY: the descriptor is open; this touches no memory of ours.
         unsafe { libc::posix_fadvise(self.fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
         Ok(())
@@ -59,9 +55,7 @@ impl Target {
     pub fn evict(&self) -> Result<(), String> {
         self.drop_cached()?;
         let pages = (self.size / 4096) as usize;
-        let resident = self
-            .resident(pages)
-            .map_err(|error| format!("mincore of the test file: {error}"))?;
+        let resident = self.resident(pages).map_err(|error| format!("mincore of the test file: {error}"))?;
         if resident > pages / 100 {
             return Err(format!(
                 "{resident} of {pages} pages of the test file stay in the page cache: no cold reads here"
@@ -75,14 +69,8 @@ impl Target {
         // SAFETY: a fresh mapping of the file that only mincore looks at, which fills in a byte for each page.
         unsafe {
             let length = self.size as usize;
-            let map = libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ,
-                libc::MAP_SHARED,
-                self.fd(),
-                0,
-            );
+            let map =
+                libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_SHARED, self.fd(), 0);
             if map == libc::MAP_FAILED {
                 return Err(io::Error::last_os_error());
             }
@@ -131,11 +119,7 @@ impl Buffers {
         }
         // SAFETY: the mapping is count * block bytes long. Not zeros: some disks store those for nothing.
         unsafe { std::ptr::write_bytes(base.cast::<u8>(), 0xA5, count * block) };
-        Ok(Buffers {
-            base: base.cast(),
-            block,
-            length: count * block,
-        })
+        Ok(Buffers { base: base.cast(), block, length: count * block })
     }
 
     pub fn at(&self, slot: usize) -> *mut u8 {

@@ -29,13 +29,7 @@ pub struct Sequence {
 impl Sequence {
     /// `size` is a power of two; `lane` sets the threads of one process apart.
     pub fn new(flow: Flow, size: u64, lane: u64) -> Sequence {
-        Sequence {
-            flow,
-            blocks: size / flow.block as u64,
-            seed: 0x5eed + lane * 0x1357,
-            index: 0,
-            writes: 0,
-        }
+        Sequence { flow, blocks: size / flow.block as u64, seed: 0x5eed + lane * 0x1357, index: 0, writes: 0 }
     }
 
     /// Is there something left in this pass? Only reading what is not cached must end after a pass.
@@ -51,10 +45,7 @@ impl Sequence {
     pub fn next(&mut self) -> Operation {
         if self.flow.fsync_every.is_some_and(|every| self.writes == every) {
             self.writes = 0;
-            return Operation {
-                kind: Kind::Fsync,
-                offset: 0,
-            };
+            return Operation { kind: Kind::Fsync, offset: 0 };
         }
         let kind = match self.flow.action {
             Action::Read => Kind::Read,
@@ -63,16 +54,9 @@ impl Sequence {
             Action::Mixed => Kind::Write,
         };
         self.writes += u32::from(kind == Kind::Write);
-        let block = if self.flow.sequential {
-            self.index % self.blocks
-        } else {
-            self.shuffled()
-        };
+        let block = if self.flow.sequential { self.index % self.blocks } else { self.shuffled() };
         self.index += 1;
-        Operation {
-            kind,
-            offset: block * self.flow.block as u64,
-        }
+        Operation { kind, offset: block * self.flow.block as u64 }
     }
 
     /// A one-to-one map of the block numbers: odd factors and shifted xors can be undone.
@@ -166,9 +150,7 @@ pub fn check(kind: Kind, result: i64, block: i64) -> Result<(), String> {
         let error = std::io::Error::from_raw_os_error(-result as i32);
         return Err(format!("a {kind:?} request failed: {error}"));
     }
-    Err(format!(
-        "a {kind:?} request of {expected} bytes transferred {result}"
-    ))
+    Err(format!("a {kind:?} request of {expected} bytes transferred {result}"))
 }
 
 #[cfg(test)]
@@ -201,12 +183,7 @@ mod tests {
 
     #[test]
     fn an_fsync_follows_each_so_many_writes() {
-        let flow = Flow {
-            action: Action::Write,
-            way: Way::Cached,
-            fsync_every: Some(16),
-            ..COLD
-        };
+        let flow = Flow { action: Action::Write, way: Way::Cached, fsync_every: Some(16), ..COLD };
         let mut sequence = Sequence::new(flow, 1 << 20, 0);
         let kinds: Vec<Kind> = (0..34).map(|_| sequence.next().kind).collect();
         let fsyncs = kinds.iter().enumerate().filter(|(_, kind)| **kind == Kind::Fsync);

@@ -13,10 +13,7 @@ pub fn check(job: &Job) -> Result<Option<String>, String> {
         return Err(format!("the loader did not preload {}", job.library));
     }
     if job.side != Side::Library && loaded {
-        return Err(format!(
-            "{} is in the process that must do without it",
-            job.library
-        ));
+        return Err(format!("{} is in the process that must do without it", job.library));
     }
     if job.side.is_raw() {
         return Ok(None);
@@ -36,9 +33,7 @@ pub fn check(job: &Job) -> Result<Option<String>, String> {
         let ours = Path::new(&place).canonicalize().is_ok_and(|path| path == library);
         match job.side {
             Side::Library if !ours => {
-                return Err(format!(
-                    "the preloaded library does not provide {name}: {place} does"
-                ))
+                return Err(format!("the preloaded library does not provide {name}: {place} does"))
             }
             Side::Libc if !is_libc(&place) => {
                 return Err(format!("{name} is not libc's: {place} provides it"))
@@ -51,13 +46,8 @@ pub fn check(job: &Job) -> Result<Option<String>, String> {
 
 /// glibc's own AIO is in libc.so.6 or, before 2.34, in librt; musl's in its one file.
 fn is_libc(object: &str) -> bool {
-    let name = Path::new(object)
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy();
-    ["libc.", "librt", "ld-musl", "libc-"]
-        .iter()
-        .any(|start| name.starts_with(start))
+    let name = Path::new(object).file_name().unwrap_or_default().to_string_lossy();
+    ["libc.", "librt", "ld-musl", "libc-"].iter().any(|start| name.starts_with(start))
 }
 
 fn object_of(address: *const c_void) -> Option<String> {
@@ -76,11 +66,7 @@ fn object_of(address: *const c_void) -> Option<String> {
 fn is_mapped(library: &Path) -> Result<bool, String> {
     let maps =
         std::fs::read_to_string("/proc/self/maps").map_err(|error| format!("/proc/self/maps: {error}"))?;
-    let own_name = |path: &str| {
-        path.rsplit('/')
-            .next()
-            .is_some_and(|name| name.starts_with("libaio_posix"))
-    };
+    let own_name = |path: &str| path.rsplit('/').next().is_some_and(|name| name.starts_with("libaio_posix"));
     Ok(maps
         .lines()
         .filter_map(|line| line.find('/').map(|start| &line[start..]))

@@ -45,24 +45,12 @@ impl Kernel {
         let mut context: libc::c_ulong = 0;
         // SAFETY: io_setup writes the context's number to our variable.
         if unsafe { libc::syscall(libc::SYS_io_setup, depth as c_long, &mut context) } != 0 {
-            return Err(Failure::Refused(format!(
-                "io_setup: {}",
-                plain(&io::Error::last_os_error())
-            )));
+            return Err(Failure::Refused(format!("io_setup: {}", plain(&io::Error::last_os_error()))));
         }
         // SAFETY: zeros are a valid iocb.
         let blocks = (0..depth).map(|_| unsafe { std::mem::zeroed() }).collect();
         let events = vec![IoEvent::default(); depth];
-        Ok(Kernel {
-            context,
-            fd,
-            blocks,
-            buffers,
-            block,
-            events,
-            pending: Vec::with_capacity(depth),
-            batch,
-        })
+        Ok(Kernel { context, fd, blocks, buffers, block, events, pending: Vec::with_capacity(depth), batch })
     }
 
     fn submit_pending(&mut self) -> Result<(), String> {
@@ -71,12 +59,7 @@ impl Kernel {
             let rest = &mut self.pending[first..];
             // SAFETY: each pointer is to an iocb of ours, whose buffer stays until it is complete.
             let taken = unsafe {
-                libc::syscall(
-                    libc::SYS_io_submit,
-                    self.context,
-                    rest.len() as c_long,
-                    rest.as_mut_ptr(),
-                )
+                libc::syscall(libc::SYS_io_submit, self.context, rest.len() as c_long, rest.as_mut_ptr())
             };
             if taken <= 0 {
                 return Err(format!("io_submit: {}", io::Error::last_os_error()));

@@ -26,12 +26,7 @@ pub fn measure(job: &Job, kind: Large) -> Result<Sample, Failure> {
         let place = prepare(job, kind)?;
         longest = longest.max(submission(job, kind, place)?);
     }
-    Ok(Sample {
-        value: longest as f64,
-        p99_ns: None,
-        cpu_ns: None,
-        object: None,
-    })
+    Ok(Sample { value: longest as f64, p99_ns: None, cpu_ns: None, object: None })
 }
 
 fn prepare(job: &Job, kind: Large) -> Result<Place, Failure> {
@@ -41,10 +36,7 @@ fn prepare(job: &Job, kind: Large) -> Result<Place, Failure> {
         Large::BufferedWrite => target(Way::Cold, true)?,
         Large::ExtendingDirectWrite => {
             // This cell has a file of its own, which is cut before each try.
-            let cut = File::options()
-                .write(true)
-                .open(&job.file)
-                .and_then(|file| file.set_len(0));
+            let cut = File::options().write(true).open(&job.file).and_then(|file| file.set_len(0));
             cut.map_err(|error| format!("the test file cannot be cut: {error}"))?;
             target(Way::Direct, true)?
         }
@@ -76,18 +68,12 @@ fn submission(job: &Job, kind: Large, place: Place) -> Result<u64, Failure> {
         Side::Libc | Side::Library => {
             timed(posix::Posix::new(fd, 1, size, Learn::Suspend)?, kind, place, size)
         }
-        Side::Libaio => timed(
-            kernel::Kernel::new(fd, 1, size, Buffers::new(1, size)?, false)?,
-            kind,
-            place,
-            size,
-        ),
-        Side::Uring => timed(
-            uring::Uring::new(fd, 1, size, Buffers::new(1, size)?, false)?,
-            kind,
-            place,
-            size,
-        ),
+        Side::Libaio => {
+            timed(kernel::Kernel::new(fd, 1, size, Buffers::new(1, size)?, false)?, kind, place, size)
+        }
+        Side::Uring => {
+            timed(uring::Uring::new(fd, 1, size, Buffers::new(1, size)?, false)?, kind, place, size)
+        }
     }
 }
 
@@ -100,9 +86,7 @@ fn timed<Q: Queue>(queue: Q, kind: Large, place: Place, size: usize) -> Result<u
         let took = now() - start;
         if let Place::Pipe(_, writer) = &place {
             let mut writer: &File = writer;
-            writer
-                .write_all(b"x")
-                .map_err(|error| format!("writing to the pipe: {error}"))?;
+            writer.write_all(b"x").map_err(|error| format!("writing to the pipe: {error}"))?;
         }
         let mut done = Vec::new();
         while done.is_empty() {

@@ -31,19 +31,10 @@ pub fn measure(job: &Job) -> Result<Sample, Failure> {
     let fd = target.fd();
     let took = match job.side {
         Side::Libc | Side::Library => posix(&target, &mut sequence, count)?,
-        Side::Libaio => queue(
-            Kernel::new(fd, count, BLOCK, own()?, false)?,
-            &mut sequence,
-            count,
-        )?,
+        Side::Libaio => queue(Kernel::new(fd, count, BLOCK, own()?, false)?, &mut sequence, count)?,
         Side::Uring => queue(Uring::new(fd, count, BLOCK, own()?, false)?, &mut sequence, count)?,
     };
-    Ok(Sample {
-        value: took as f64 / count as f64,
-        p99_ns: None,
-        cpu_ns: None,
-        object: None,
-    })
+    Ok(Sample { value: took as f64 / count as f64, p99_ns: None, cpu_ns: None, object: None })
 }
 
 fn posix(target: &Target, sequence: &mut Sequence, count: usize) -> Result<u64, Failure> {
@@ -96,8 +87,7 @@ fn queue<Q: Queue>(queue: Q, sequence: &mut Sequence, count: usize) -> Result<u6
         while done.len() < count {
             queue.reap(&mut done)?;
         }
-        done.iter()
-            .try_for_each(|&(_, result)| check(Kind::Read, result, BLOCK as i64))?;
+        done.iter().try_for_each(|&(_, result)| check(Kind::Read, result, BLOCK as i64))?;
         Ok(took)
     })?;
     Ok(took)

@@ -25,10 +25,7 @@ pub fn stop() {
 
 /// Nanoseconds of a monotonic clock; never zero.
 pub fn now() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: clock_gettime writes one timespec, to our own.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
@@ -72,10 +69,7 @@ pub fn conduct(seconds: f64) -> Span {
         std::thread::sleep(left.min(Duration::from_millis(100)));
     }
     stop();
-    Span {
-        seconds: start.elapsed().as_secs_f64(),
-        cpu_ns: processor_time() - cpu,
-    }
+    Span { seconds: start.elapsed().as_secs_f64(), cpu_ns: processor_time() - cpu }
 }
 
 /// Latencies, in buckets one thirty-second of their value wide.
@@ -107,10 +101,7 @@ impl Histogram {
     }
 
     pub fn merge(&mut self, other: &Histogram) {
-        self.0
-            .iter_mut()
-            .zip(&other.0)
-            .for_each(|(mine, theirs)| *mine += theirs);
+        self.0.iter_mut().zip(&other.0).for_each(|(mine, theirs)| *mine += theirs);
     }
 
     pub fn percentile(&self, part: f64) -> Option<f64> {
@@ -144,14 +135,7 @@ impl Tally {
     /// in eight is timed.
     pub fn new(fast: bool) -> Tally {
         let every = if fast { 8 } else { 1 };
-        Tally {
-            completed: 0,
-            latency: Histogram::new(),
-            paused_ns: 0,
-            paused_cpu_ns: 0,
-            every,
-            count: 0,
-        }
+        Tally { completed: 0, latency: Histogram::new(), paused_ns: 0, paused_cpu_ns: 0, every, count: 0 }
     }
 
     /// To be called before a submission; gives what `completed` wants to know.

@@ -22,9 +22,7 @@ pub fn run() -> Result<ExitCode, String> {
     // SAFETY: plain numbers. A worker must not outlive the command that wants its result.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     let mut line = String::new();
-    std::io::stdin()
-        .read_line(&mut line)
-        .map_err(|error| format!("no job on standard input: {error}"))?;
+    std::io::stdin().read_line(&mut line).map_err(|error| format!("no job on standard input: {error}"))?;
     let job = Job::from_line(&line)
         .ok_or("the worker does not understand its job; `aio-posix bench` starts workers")?;
     println!("{}", outcome_to_line(&measure(&job)));
@@ -78,9 +76,7 @@ fn measure_flow(job: &Job, flow: Flow) -> Result<Sample, Failure> {
             })
             .collect();
         let span = measure::conduct(job.seconds);
-        let tallies = threads
-            .into_iter()
-            .map(|thread| thread.join().expect("a panic ends the process"));
+        let tallies = threads.into_iter().map(|thread| thread.join().expect("a panic ends the process"));
         (span, tallies.collect::<Result<Vec<Tally>, Failure>>())
     });
     summary(span, tallies?.iter())
@@ -93,21 +89,15 @@ fn work(job: &Job, flow: Flow, mut sequence: Sequence, target: &file::Target) ->
     match job.side {
         Side::Libc | Side::Library => {
             let queue = posix::Posix::new(fd, depth, block, flow.learn)?;
-            flow::with(queue, |queue| {
-                flow::drive(queue, depth, &mut sequence, &mut tally, target)
-            })?;
+            flow::with(queue, |queue| flow::drive(queue, depth, &mut sequence, &mut tally, target))?;
         }
         Side::Libaio => {
             let queue = kernel::Kernel::new(fd, depth, block, buffers()?, job.batch)?;
-            flow::with(queue, |queue| {
-                flow::drive(queue, depth, &mut sequence, &mut tally, target)
-            })?;
+            flow::with(queue, |queue| flow::drive(queue, depth, &mut sequence, &mut tally, target))?;
         }
         Side::Uring => {
             let queue = uring::Uring::new(fd, depth, block, buffers()?, job.batch)?;
-            flow::with(queue, |queue| {
-                flow::drive(queue, depth, &mut sequence, &mut tally, target)
-            })?;
+            flow::with(queue, |queue| flow::drive(queue, depth, &mut sequence, &mut tally, target))?;
         }
     }
     Ok(tally)
@@ -117,9 +107,7 @@ fn summary<'a>(span: Span, tallies: impl Iterator<Item = &'a Tally>) -> Result<S
     let mut all = Tally::new(false);
     tallies.for_each(|tally| all.merge(tally));
     if all.completed == 0 {
-        return Err(Failure::Failed(
-            "no operation completed in the measured time".to_owned(),
-        ));
+        return Err(Failure::Failed("no operation completed in the measured time".to_owned()));
     }
     let seconds = span.seconds - all.paused_ns as f64 / 1e9;
     let cpu = span.cpu_ns.saturating_sub(all.paused_cpu_ns) as f64;

@@ -21,10 +21,7 @@ pub struct Posix {
 }
 
 /// How long a missing signal is waited for before the measurement fails: long enough for any disk.
-const LOST: libc::timespec = libc::timespec {
-    tv_sec: 20,
-    tv_nsec: 0,
-};
+const LOST: libc::timespec = libc::timespec { tv_sec: 20, tv_nsec: 0 };
 
 impl Posix {
     pub fn new(fd: c_int, depth: usize, block: usize, learn: Learn) -> Result<Posix, String> {
@@ -34,15 +31,7 @@ impl Posix {
         // SAFETY: zeros are a valid aiocb.
         let blocks = (0..depth).map(|_| unsafe { std::mem::zeroed() }).collect();
         let buffers = Buffers::new(depth, block)?;
-        Ok(Posix {
-            fd,
-            learn,
-            blocks,
-            buffers,
-            block,
-            list: vec![ptr::null_mut(); depth],
-            gathered: 0,
-        })
+        Ok(Posix { fd, learn, blocks, buffers, block, list: vec![ptr::null_mut(); depth], gathered: 0 })
     }
 
     /// Takes the result of a request that is complete.
@@ -114,11 +103,8 @@ impl Queue for Posix {
         }
         self.list[slot] = control;
         if matches!(self.learn, Learn::LioWait | Learn::LioNowait) {
-            control.aio_lio_opcode = if operation.kind == Kind::Read {
-                libc::LIO_READ
-            } else {
-                libc::LIO_WRITE
-            };
+            control.aio_lio_opcode =
+                if operation.kind == Kind::Read { libc::LIO_READ } else { libc::LIO_WRITE };
             self.gathered += 1;
             return Ok(());
         }
@@ -132,11 +118,7 @@ impl Queue for Posix {
         };
         match answer {
             0 => Ok(()),
-            _ => Err(format!(
-                "submitting a {:?}: {}",
-                operation.kind,
-                io::Error::last_os_error()
-            )),
+            _ => Err(format!("submitting a {:?}: {}", operation.kind, io::Error::last_os_error())),
         }
     }
 

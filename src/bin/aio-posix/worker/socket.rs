@@ -45,17 +45,15 @@ fn with_queue(
     work: impl FnOnce(&mut dyn Queue) -> Result<Tally, String>,
 ) -> Result<Tally, Failure> {
     Ok(match job.side {
-        Side::Libc | Side::Library => with(posix::Posix::new(fd, 1, MESSAGE, Learn::Suspend)?, |queue| {
-            work(queue)
-        })?,
+        Side::Libc | Side::Library => {
+            with(posix::Posix::new(fd, 1, MESSAGE, Learn::Suspend)?, |queue| work(queue))?
+        }
         Side::Uring => {
             let queue = uring::Uring::new(fd, 1, MESSAGE, Buffers::new(1, MESSAGE)?, job.batch)?;
             with(queue, |queue| work(queue))?
         }
         Side::Libaio => {
-            return Err(Failure::Refused(
-                "io_submit of a socket read waits for the data".to_owned(),
-            ));
+            return Err(Failure::Refused("io_submit of a socket read waits for the data".to_owned()));
         }
     })
 }

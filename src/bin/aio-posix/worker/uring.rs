@@ -28,21 +28,12 @@ pub fn ring(entries: u32) -> Result<IoUring, Failure> {
 impl Uring {
     pub fn new(fd: i32, depth: usize, block: usize, buffers: Buffers, batch: bool) -> Result<Uring, Failure> {
         let ring = ring((depth as u32).next_power_of_two())?;
-        Ok(Uring {
-            ring,
-            fd: types::Fd(fd),
-            buffers,
-            block: block as u32,
-            batch,
-        })
+        Ok(Uring { ring, fd: types::Fd(fd), buffers, block: block as u32, batch })
     }
 
     /// Submits what is queued, without waiting for anything.
     fn enter(&mut self) -> Result<(), String> {
-        self.ring
-            .submit()
-            .map(drop)
-            .map_err(|error| format!("io_uring_enter: {error}"))
+        self.ring.submit().map(drop).map_err(|error| format!("io_uring_enter: {error}"))
     }
 }
 
@@ -50,12 +41,8 @@ impl Queue for Uring {
     fn submit(&mut self, slot: usize, operation: Operation) -> Result<(), String> {
         let buffer = self.buffers.at(slot);
         let entry = match operation.kind {
-            Kind::Read => opcode::Read::new(self.fd, buffer, self.block)
-                .offset(operation.offset)
-                .build(),
-            Kind::Write => opcode::Write::new(self.fd, buffer, self.block)
-                .offset(operation.offset)
-                .build(),
+            Kind::Read => opcode::Read::new(self.fd, buffer, self.block).offset(operation.offset).build(),
+            Kind::Write => opcode::Write::new(self.fd, buffer, self.block).offset(operation.offset).build(),
             Kind::Fsync => return Err("io_uring does not order an fsync after writes".to_owned()),
         };
         // SAFETY: the buffer is this slot's alone and stays until the request is complete.
@@ -77,9 +64,7 @@ impl Queue for Uring {
             }
         }
         done.extend(
-            self.ring
-                .completion()
-                .map(|entry| (entry.user_data() as usize, i64::from(entry.result()))),
+            self.ring.completion().map(|entry| (entry.user_data() as usize, i64::from(entry.result()))),
         );
         Ok(())
     }

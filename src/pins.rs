@@ -1,0 +1,107 @@
+//! What a helper holds a request's file by, while it works on it.
+//!
+//! A request that waits in the library has only a descriptor number, and the program may close it or
+//! give it to another file at any moment, also between a check and the use. So a helper does not
+//! use the program's descriptors at all: it has a descriptor table of its own (`CLOSE_RANGE_UNSHARE`),
+//! gets its own copy of the descriptor (`pidfd_getfd`), and looks at *the copy*: is it the file that the request was
+//! submitted for? What it then reads or writes is that file and no other. Closing the copy does
+//! not drop the program's fcntl locks, which belong to the program's table; and a program without a free
+//! descriptor does not matter, nor does one that closes all it does not know.
+//!
+//! Where that is refused (before Linux 5.9, or by seccomp) a helper shares the program's table and looks at the
+//! descriptor itself just before it uses it: a window of some hundred nanoseconds remains.
+
+use crate::engine::Engine;
+use crate::errno::Errno;
+use crate::request::Request;
+use crate::sys::files::{self, Identity};
+use crate::sys::tables;
+use core::sync::atomic::Ordering;
+use libc::c_int;
+
+/// A helper thread's hold on files: at most one, kept while work on it goes on.
+pub struct Pins {
+    /// By which the program's table is reached; `None`: this thread shares it.
+    table: Option<c_int>,
+    held: Option<Held>,
+}
+
+#[derive(Clone, Copy)]
+struct Held {
+    /// The number in the program's table, and what it was open on.
+    fd: c_int,
+    identity: Identity,
+    /// Our copy.
+    copy: c_int,
+}
+
+impl Pins {
+    /// For the calling thread, a new helper: a table of its own, if it may have one.
+    pub fn new(engine: &Engine) -> Pins {
+        let thread = engine.completion_thread.load(Ordering::Relaxed) as c_int;
+        let table = tables::may_copy_descriptors(thread)
+            .then(tables::leave_shared_table)
+            .and_then(Result::ok)
+            .and_then(|()| tables::open_process(thread).ok());
+        Pins { table, held: None }
+    }
+
+    /// Whether this thread has a table of its own.
+    pub fn own_table(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// A descriptor for this thread to use, open on the request's file. ECANCELED: the request's own was closed.
+    pub fn pin(&mut self, engine: &Engine, request: &Request) -> Result<c_int, Errno> {
+        let (fd, identity) = (request.fd(), request.identity());
+        if let Some(held) = self.held {
+            if held.fd == fd && held.identity == identity {
+                return Ok(held.copy);
+            }
+        }
+        self.release();
+        let copy = match self.table {
+            Some(table) => self.copy(engine, table, fd).map_err(|_| Errno::CANCELED)?,
+            None => fd,
+        };
+        let right = files::fstat(copy).is_ok_and(|status| status.identity == identity);
+        if self.table.is_some() {
+            if right {
+                self.held = Some(Held { fd, identity, copy });
+            } else {
+                files::close(copy);
+            }
+        }
+        if right {
+            Ok(copy)
+        } else {
+            Err(Errno::CANCELED)
+        }
+    }
+
+    fn copy(&mut self, engine: &Engine, table: c_int, fd: c_int) -> Result<c_int, Errno> {
+        let copied = tables::copy_descriptor(table, fd);
+        if copied != Err(Errno(libc::ESRCH)) {
+            return copied;
+        }
+        // The thread by which the program's table was reached has ended: another has its part now.
+        files::close(table);
+        let table = tables::open_process(engine.completion_thread.load(Ordering::Relaxed) as c_int)?;
+        self.table = Some(table);
+        tables::copy_descriptor(table, fd)
+    }
+
+    /// Lets go of what is held: it must not keep a file open that nobody works on.
+    pub fn release(&mut self) {
+        if let Some(held) = self.held.take() {
+            files::close(held.copy);
+        }
+    }
+
+    /// A second open file description of the same pipe or terminal, which does not block: for what
+    /// knows no RWF_NOWAIT. Only where the table is our own; `None` for what opens anew each time (/dev/ptmx).
+    pub fn open_nonblocking(&self, copy: c_int, flags: c_int) -> Option<c_int> {
+        self.table?;
+        tables::reopen(copy, flags | libc::O_NONBLOCK | libc::O_NOCTTY).ok()
+    }
+}

@@ -1,0 +1,78 @@
+//! System calls on descriptor tables: leaving the shared one, and copying out of it.
+
+use super::files::close;
+use super::raw::syscall;
+use crate::errno::Errno;
+use libc::c_int;
+
+/// `SYS_pidfd_open`, `SYS_pidfd_getfd`, `SYS_close_range`: the same numbers on every architecture.
+const PIDFD_OPEN: libc::c_long = 434;
+const PIDFD_GETFD: libc::c_long = 438;
+const CLOSE_RANGE: libc::c_long = 436;
+/// `PIDFD_THREAD` (Linux 6.9): a thread that is no group leader.
+const PIDFD_THREAD: usize = libc::O_EXCL as usize;
+const CLOSE_RANGE_UNSHARE: usize = 1 << 1;
+
+/// `pidfd_open(2)`: this process through its thread `thread`, which lives though the first thread may
+/// have ended; before Linux 6.9 through the first thread.
+pub fn open_process(thread: c_int) -> Result<c_int, Errno> {
+    // SAFETY: no pointer is passed.
+    let by_thread = unsafe { syscall(PIDFD_OPEN, [thread as usize, PIDFD_THREAD, 0, 0, 0, 0]) };
+    let opened = by_thread.or_else(|_| {
+        // SAFETY: getpid touches nothing; no pointer is passed.
+        unsafe {
+            let pid = syscall(libc::SYS_getpid, [0; 6])?;
+            syscall(PIDFD_OPEN, [pid, 0, 0, 0, 0, 0])
+        }
+    });
+    opened.map(|fd| fd as c_int)
+}
+
+/// `pidfd_getfd(2)`: a copy in the calling thread's table of `fd` in the other's.
+pub fn copy_descriptor(process: c_int, fd: c_int) -> Result<c_int, Errno> {
+    // SAFETY: no pointer is passed.
+    unsafe { syscall(PIDFD_GETFD, [process as usize, fd as usize, 0, 0, 0, 0]) }.map(|fd| fd as c_int)
+}
+
+/// Whether the kernel lets a thread of this process copy its descriptors. Asked before the shared table is left
+/// for good. (The copy that this makes is one of a descriptor of our own.)
+pub fn may_copy_descriptors(thread: c_int) -> bool {
+    let Ok(process) = open_process(thread) else {
+        return false;
+    };
+    let copied = copy_descriptor(process, process);
+    if let Ok(copy) = copied {
+        close(copy);
+    }
+    close(process);
+    copied.is_ok()
+}
+
+/// `close_range(2)` with CLOSE_RANGE_UNSHARE over everything: the calling thread has an empty table of its own.
+pub fn leave_shared_table() -> Result<(), Errno> {
+    // SAFETY: the calling thread is a helper, which uses none of the program's descriptors by number.
+    unsafe { syscall(CLOSE_RANGE, [0, u32::MAX as usize, CLOSE_RANGE_UNSHARE, 0, 0, 0]) }.map(|_| ())
+}
+
+/// Opens what `fd` of the calling thread's table is open on once more.
+pub fn reopen(fd: c_int, flags: c_int) -> Result<c_int, Errno> {
+    // "/proc/thread-self/fd/" and at most ten digits; written by hand, for no allocation.
+    let mut path = *b"/proc/thread-self/fd/\0\0\0\0\0\0\0\0\0\0\0";
+    let mut digits = [0; 10];
+    let mut left = fd.unsigned_abs();
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    let count = digits.len() - first;
+    path[21..21 + count].copy_from_slice(&digits[first..]);
+    let arguments =
+        [libc::AT_FDCWD as usize, path.as_ptr() as usize, (flags | libc::O_CLOEXEC) as usize, 0, 0, 0];
+    // SAFETY: a NUL-terminated path.
+    unsafe { syscall(libc::SYS_openat, arguments) }.map(|fd| fd as c_int)
+}
