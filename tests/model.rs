@@ -46,11 +46,7 @@ use model::session;
 #[test]
 fn random_programs_behave_as_some_legal_order_explains() {
     let libc = std::env::var("AIO_MODEL_LIBRARY").is_ok_and(|library| library == "libc");
-    let library = if libc {
-        Library::Libc
-    } else {
-        Library::Preloaded(common::product_file())
-    };
+    let library = if libc { Library::Libc } else { Library::Preloaded(common::product_file()) };
     session::run(&library);
 }
 

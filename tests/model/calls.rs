@@ -16,14 +16,48 @@ pub fn errno() -> i32 {
 
 /// The file that `aio_read` comes from.
 pub fn library_of_aio_read() -> String {
+    library_of(libc::aio_read as *const () as usize)
+}
+
+/// The file that holds an address of code, and how far in.
+pub fn library_of(place: usize) -> String {
     // SAFETY: the structure is filled by dladdr, whose strings live as long as the library is loaded.
     unsafe {
         let mut found: libc::Dl_info = std::mem::zeroed();
-        if libc::dladdr(libc::aio_read as *const c_void, &mut found) == 0 || found.dli_fname.is_null() {
-            return "nowhere".to_string();
+        if libc::dladdr(place as *const c_void, &mut found) == 0 || found.dli_fname.is_null() {
+            return format!("{place:#x}");
         }
-        CStr::from_ptr(found.dli_fname).to_string_lossy().into_owned()
+        let name = CStr::from_ptr(found.dli_fname).to_string_lossy();
+        format!("{name}+{:#x}", place - found.dli_fbase as usize)
     }
+}
+
+/// Where an interrupted thread was, and what lies on its stack near the top that may be return addresses.
+///
+/// # Safety
+///
+/// `context` is what the kernel gave to a signal handler.
+#[cfg(target_arch = "x86_64")]
+pub unsafe fn places_of(context: *mut c_void) -> Vec<usize> {
+    // SAFETY: the caller's; the words above the stack pointer belong to the thread's own frames.
+    unsafe {
+        let registers = &(*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
+        let stack = registers[libc::REG_RSP as usize] as *const usize;
+        let mut found: libc::Dl_info = std::mem::zeroed();
+        let words = (0..64).map(|word| *stack.add(word));
+        let code = words.filter(|word| libc::dladdr(*word as *const c_void, &mut found) != 0);
+        std::iter::once(registers[libc::REG_RIP as usize] as usize).chain(code).collect()
+    }
+}
+
+/// Other processors' registers have other names.
+///
+/// # Safety
+///
+/// None: nothing is looked at.
+#[cfg(not(target_arch = "x86_64"))]
+pub unsafe fn places_of(_: *mut c_void) -> Vec<usize> {
+    Vec::new()
 }
 
 fn checked(result: c_int, what: &str) -> c_int {
@@ -34,20 +68,14 @@ fn checked(result: c_int, what: &str) -> c_int {
 pub fn open_file(path: &Path, flags: c_int) -> c_int {
     let name = CString::new(path.as_os_str().as_bytes()).expect("no NUL in a path of our own");
     // SAFETY: a C string.
-    checked(
-        unsafe { libc::open(name.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC | flags) },
-        "open",
-    )
+    checked(unsafe { libc::open(name.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC | flags) }, "open")
 }
 
 /// The reading end first.
 pub fn pipe() -> [c_int; 2] {
     let mut ends = [0; 2];
     // SAFETY: room for two descriptors.
-    checked(
-        unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) },
-        "pipe2",
-    );
+    checked(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }, "pipe2");
     ends
 }
 
@@ -132,22 +160,40 @@ pub fn transfer_now(
     length: usize,
     writing: bool,
 ) -> isize {
-    let vector = libc::iovec {
-        iov_base: buffer.cast(),
-        iov_len: length,
-    };
+    let vector = libc::iovec { iov_base: buffer.cast(), iov_len: length };
     // SAFETY: the caller's buffer is as long as it says.
     unsafe {
         match (object, writing) {
             (Object::Pipe, true) => libc::pwritev2(descriptor, &vector, 1, -1, libc::RWF_NOWAIT),
             (Object::Pipe, false) => libc::preadv2(descriptor, &vector, 1, -1, libc::RWF_NOWAIT),
-            (_, true) => libc::send(
-                descriptor,
-                buffer.cast(),
-                length,
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-            ),
+            (_, true) => {
+                libc::send(descriptor, buffer.cast(), length, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+            }
             (_, false) => libc::recv(descriptor, buffer.cast(), length, libc::MSG_DONTWAIT),
         }
     }
+}
+
+/// Whether nothing can be read at this end of a pipe or socket.
+pub fn is_empty(descriptor: c_int) -> bool {
+    let mut bytes: c_int = 0;
+    // SAFETY: FIONREAD stores one int.
+    unsafe { libc::ioctl(descriptor, libc::FIONREAD, &mut bytes) == 0 && bytes == 0 }
+}
+
+/// Whether this end of a pipe or socket takes data.
+pub fn has_room(descriptor: c_int) -> bool {
+    let mut poll = libc::pollfd { fd: descriptor, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one structure, as said.
+    unsafe { libc::poll(&mut poll, 1, 0) == 1 && poll.revents & libc::POLLOUT != 0 }
+}
+
+/// For a report about a hang: each thread's name and the system call that it is in.
+pub fn system_calls_of_threads() -> String {
+    let mut text = String::new();
+    for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        text += &format!("{}: {}\n", read("comm").trim(), read("syscall").trim());
+    }
+    text
 }

@@ -49,20 +49,11 @@ pub fn check(plan: &Plan, seen: &Observation, libc: bool) -> Vec<String> {
 fn ending(seen: &Observation, complaints: &mut Vec<String>) {
     for record in seen.records.iter().filter(|record| record.kind == Kind::Problem) {
         let what = problems::describe(record.value);
-        let subject = if record.subject == NOTHING {
-            String::new()
-        } else {
-            format!(" ({})", record.subject)
-        };
-        complaints.push(format!(
-            "{what}{subject}, process {}, {}",
-            record.process, record.extra
-        ));
+        let subject =
+            if record.subject == NOTHING { String::new() } else { format!(" ({})", record.subject) };
+        complaints.push(format!("{what}{subject}, process {}, {}", record.process, record.extra));
     }
-    let finished = seen
-        .records
-        .iter()
-        .any(|record| record.kind == Kind::End && record.process == 0);
+    let finished = seen.records.iter().any(|record| record.kind == Kind::End && record.process == 0);
     if seen.ending != Ending::Exit(0) || !finished {
         complaints.push(format!("the child: {}\n{}", seen.ending, seen.stderr));
     }
@@ -84,13 +75,10 @@ fn result(history: &History, request: &Request, life: &Life) -> Result<(), Strin
         }
         libc::EINVAL if bad => true,
         _ if bad => false,
-        0 => ends
-            .iter()
-            .flatten()
-            .any(|end| transferred(history, request, life, *end)),
-        libc::EBADF => ends
-            .iter()
-            .any(|end| end.is_none_or(|end| !permitted(history.plan, request.what, end))),
+        0 => ends.iter().flatten().any(|end| transferred(history, request, life, *end)),
+        libc::EBADF => {
+            ends.iter().any(|end| end.is_none_or(|end| !permitted(history.plan, request.what, end)))
+        }
         libc::EINVAL => ends.iter().flatten().any(|end| {
             let file = is_file(history.plan.object_of(*end));
             if is_sync(request.what) {
@@ -99,18 +87,15 @@ fn result(history: &History, request: &Request, life: &Life) -> Result<(), Strin
                 request.offset < 0
             }
         }),
-        libc::EPIPE => ends
-            .iter()
-            .flatten()
-            .any(|end| is_write(request.what) && history.shut(*end, life.done)),
+        libc::EPIPE => {
+            ends.iter().flatten().any(|end| is_write(request.what) && history.shut(*end, life.done))
+        }
         _ => false,
     };
     if explained || (is_sync(request.what) && inherits(history, request, life)) {
         return Ok(());
     }
-    Err(format!(
-        "no legal order explains it; the descriptor led to {ends:?}"
-    ))
+    Err(format!("no legal order explains it; the descriptor led to {ends:?}"))
 }
 
 fn permitted(plan: &Plan, what: What, end: u32) -> bool {
@@ -132,11 +117,7 @@ fn transferred(history: &History, request: &Request, life: &Life, end: u32) -> b
     }
     if is_read(request.what) {
         let at_end = request.length == 0 || history.shut(Plan::other_end(end), life.done);
-        return if file {
-            files::length_is_right(history, request, life, end)
-        } else {
-            moved > 0 || at_end
-        };
+        return if file { files::length_is_right(history, request, life, end) } else { moved > 0 || at_end };
     }
     // A write is whole, unless it had to stop in the middle.
     moved == request.length
@@ -194,31 +175,18 @@ fn buffer(history: &History, request: &Request, life: &Life, complaints: &mut Ve
     }
     let moved = usize::try_from(life.value).unwrap_or(0).min(request.length);
     // The kernel may clear the rest of a block after the end of a file, and copy from one before it fails.
-    let streams_only = history
-        .ends(request, life)
-        .iter()
-        .flatten()
-        .all(|end| !is_file(history.plan.object_of(*end)));
-    let from = if is_read(request.what) && streams_only {
-        moved
-    } else {
-        request.length
-    };
+    let streams_only =
+        history.ends(request, life).iter().flatten().all(|end| !is_file(history.plan.object_of(*end)));
+    let from = if is_read(request.what) && streams_only { moved } else { request.length };
     let rest = &bytes[from..request.length + CANARY];
     if let Some(position) = rest.iter().position(|byte| *byte != UNTOUCHED) {
         let position = from + position;
-        complaints.push(format!(
-            "{}: byte {position} of its buffer was touched",
-            history.name(request.id)
-        ));
+        complaints.push(format!("{}: byte {position} of its buffer was touched", history.name(request.id)));
     }
     if is_write(request.what) {
         let whole = (0..request.length).all(|at| bytes[at] == super::plan::content(request.id, at));
         if !whole {
-            complaints.push(format!(
-                "{}: what it writes was changed",
-                history.name(request.id)
-            ));
+            complaints.push(format!("{}: what it writes was changed", history.name(request.id)));
         }
     }
 }
@@ -232,10 +200,9 @@ fn refusals(history: &History, complaints: &mut Vec<String>) {
             super::plan::Target::End(end) => vec![Some(end)],
         };
         let legal = match record.error {
-            libc::EINVAL if is_sync(request.what) => ends
-                .iter()
-                .flatten()
-                .any(|end| !is_file(history.plan.object_of(*end))),
+            libc::EINVAL if is_sync(request.what) => {
+                ends.iter().flatten().any(|end| !is_file(history.plan.object_of(*end)))
+            }
             libc::EINVAL => request.priority > HIGHEST_PRIORITY,
             libc::EBADF => is_sync(request.what) && ends.contains(&None),
             _ => false,
@@ -250,10 +217,7 @@ fn refusals(history: &History, complaints: &mut Vec<String>) {
     }
     for (request, life) in history.complete() {
         if request.list.is_none() && request.priority > HIGHEST_PRIORITY && life.submit.kind == Kind::Submit {
-            complaints.push(format!(
-                "{}: a wrong priority was taken",
-                history.name(request.id)
-            ));
+            complaints.push(format!("{}: a wrong priority was taken", history.name(request.id)));
         }
     }
 }
@@ -264,11 +228,8 @@ fn cancels(history: &History, complaints: &mut Vec<String>) {
         let ends = history.slot_ends(slot, cancel.before, cancel.after);
         let empty = Vec::new();
         let after = history.groups.get(&cancel.group).unwrap_or(&empty);
-        let whom = if cancel.subject == NOTHING {
-            format!("slot {slot}")
-        } else {
-            history.name(cancel.subject)
-        };
+        let whom =
+            if cancel.subject == NOTHING { format!("slot {slot}") } else { history.name(cancel.subject) };
         let mut complain = |what: String| complaints.push(format!("aio_cancel of {whom}: {what}"));
         if cancel.value < 0 {
             if !(cancel.error == libc::EBADF && ends.contains(&None)) {
@@ -291,10 +252,7 @@ fn cancels(history: &History, complaints: &mut Vec<String>) {
             // Only the known ones that were submitted before the call.
             if answer != libc::AIO_NOTCANCELED {
                 if let Some(record) = after.iter().filter(pending).find(counts) {
-                    complain(format!(
-                        "said {answer}, but left request {} in progress",
-                        record.subject
-                    ));
+                    complain(format!("said {answer}, but left request {} in progress", record.subject));
                 }
             }
             continue;
@@ -351,20 +309,13 @@ fn may_be_interrupted(plan: &Plan, timed: bool) -> bool {
 }
 
 fn suspends(history: &History, complaints: &mut Vec<String>) {
-    for record in history
-        .seen
-        .records
-        .iter()
-        .filter(|record| record.kind == Kind::Suspend)
-    {
+    for record in history.seen.records.iter().filter(|record| record.kind == Kind::Suspend) {
         let empty = Vec::new();
         let targets = history.groups.get(&record.group).unwrap_or(&empty);
         let ids: Vec<u32> = targets.iter().map(|target| target.subject).collect();
-        let complete_before = ids.iter().any(|id| {
-            history.lives[*id as usize]
-                .as_ref()
-                .is_some_and(|life| life.done < record.before)
-        });
+        let complete_before = ids
+            .iter()
+            .any(|id| history.lives[*id as usize].as_ref().is_some_and(|life| life.done < record.before));
         let timeout = record.extra;
         let mut complain =
             |what: &str| complaints.push(format!("aio_suspend on {ids:?}, time-out {timeout} ms: {what}"));
@@ -388,12 +339,7 @@ fn suspends(history: &History, complaints: &mut Vec<String>) {
 }
 
 fn lists(history: &History, complaints: &mut Vec<String>) {
-    for record in history
-        .seen
-        .records
-        .iter()
-        .filter(|record| record.kind == Kind::ListReturn)
-    {
+    for record in history.seen.records.iter().filter(|record| record.kind == Kind::ListReturn) {
         let list = record.subject;
         let elements: Vec<&Life> = history
             .complete()
@@ -406,10 +352,8 @@ fn lists(history: &History, complaints: &mut Vec<String>) {
                 && (request.priority > HIGHEST_PRIORITY || request.what == What::BadOpcode)
         });
         let mut complain = |what: &str| {
-            complaints.push(format!(
-                "lio_listio {list}: result {} errno {}: {what}",
-                record.value, record.error
-            ));
+            complaints
+                .push(format!("lio_listio {list}: result {} errno {}: {what}", record.value, record.error));
         };
         if history.lists.get(&list) != Some(&true) {
             // POSIX leaves open how LIO_NOWAIT reports an element that is refused.
@@ -440,29 +384,17 @@ fn lists(history: &History, complaints: &mut Vec<String>) {
 
 fn notifications(history: &History, complaints: &mut Vec<String>) {
     let mut counts: HashMap<(u32, u32), usize> = HashMap::new();
-    for record in history
-        .seen
-        .records
-        .iter()
-        .filter(|record| record.kind == Kind::Notify)
-    {
+    for record in history.seen.records.iter().filter(|record| record.kind == Kind::Notify) {
         *counts.entry((record.subject, record.process)).or_default() += 1;
         if record.error == libc::EINPROGRESS || record.value != 0 {
             let name = history.name(record.subject);
             let pending = record.value;
-            complaints.push(format!(
-                "{name}: notified before its status was set ({pending} elements in progress)"
-            ));
+            complaints
+                .push(format!("{name}: notified before its status was set ({pending} elements in progress)"));
         }
     }
-    let submitted = history
-        .complete()
-        .map(|(request, life)| (request, life.submit.process));
-    let returned = history
-        .seen
-        .records
-        .iter()
-        .filter(|record| record.kind == Kind::ListReturn);
+    let submitted = history.complete().map(|(request, life)| (request, life.submit.process));
+    let returned = history.seen.records.iter().filter(|record| record.kind == Kind::ListReturn);
     let returned = returned.map(|record| (history.plan.request(record.subject), record.process));
     for (request, process) in submitted.chain(returned) {
         let expected = usize::from(request.notify != Notify::None);
@@ -472,10 +404,7 @@ fn notifications(history: &History, complaints: &mut Vec<String>) {
         }
     }
     for ((id, process), count) in counts {
-        complaints.push(format!(
-            "{}: {count} stray notifications in process {process}",
-            history.name(id)
-        ));
+        complaints.push(format!("{}: {count} stray notifications in process {process}", history.name(id)));
     }
 }
 
@@ -497,20 +426,15 @@ fn barriers(history: &History, complaints: &mut Vec<String>) {
 /// What forked children saw of their parent's requests, and how they ended.
 fn forks(history: &History, complaints: &mut Vec<String>) {
     let records = &history.seen.records;
-    let forks: HashMap<u32, &Record> = records
-        .iter()
-        .filter(|record| record.kind == Kind::Fork)
-        .map(|fork| (fork.group, fork))
-        .collect();
+    let forks: HashMap<u32, &Record> =
+        records.iter().filter(|record| record.kind == Kind::Fork).map(|fork| (fork.group, fork)).collect();
     for record in records {
         let Some(fork) = forks.get(&record.group) else {
             continue;
         };
         if record.kind == Kind::Reaped && record.value != 0 {
-            complaints.push(format!(
-                "forked child {} ended with wait status {:#x}",
-                record.group, record.value
-            ));
+            complaints
+                .push(format!("forked child {} ended with wait status {:#x}", record.group, record.value));
         }
         if record.kind != Kind::View {
             continue;

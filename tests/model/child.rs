@@ -2,7 +2,7 @@
 //! It judges nothing but what only it can see; `check.rs` judges the log in the parent.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ pub struct World {
     /// What was submitted, in order, as far as its submitting call came back.
     pub submitted: Mutex<Vec<u32>>,
     pub next_spare: AtomicU32,
+    /// The step that each thread is at, for the report about a hang.
+    pub places: Vec<AtomicUsize>,
     /// How long a request may take.
     pub patience: Duration,
 }
@@ -62,24 +64,11 @@ impl World {
     }
 
     pub fn log(&self, kind: Kind, subject: u32, fields: Record) {
-        self.shared.add(Record {
-            kind,
-            subject,
-            process: PROCESS.load(Ordering::Relaxed),
-            ..fields
-        });
+        self.shared.add(Record { kind, subject, process: PROCESS.load(Ordering::Relaxed), ..fields });
     }
 
     pub fn problem(&self, subject: u32, code: i64, extra: i32) {
-        self.log(
-            Kind::Problem,
-            subject,
-            Record {
-                value: code,
-                extra,
-                ..blank()
-            },
-        );
+        self.log(Kind::Problem, subject, Record { value: code, extra, ..blank() });
     }
 
     /// Asks for a request's status, logs it, and returns what aio_error said.
@@ -99,18 +88,7 @@ impl World {
         if error != again {
             self.problem(id, problems::RETURN_DIFFERS, again);
         }
-        self.log(
-            Kind::Status,
-            id,
-            Record {
-                before,
-                after,
-                group,
-                error,
-                value: value as i64,
-                ..blank()
-            },
-        );
+        self.log(Kind::Status, id, Record { before, after, group, error, value: value as i64, ..blank() });
         error
     }
 
@@ -166,6 +144,7 @@ pub fn run(plan: Plan, shared: Shared, directory: &Path, wanted_library: &str, p
             elements[list as usize].push(request.id);
         }
     }
+    let places = plan.threads.iter().map(|_| AtomicUsize::new(0)).collect();
     let world = World {
         shared,
         plan,
@@ -173,6 +152,7 @@ pub fn run(plan: Plan, shared: Shared, directory: &Path, wanted_library: &str, p
         elements,
         submitted: Mutex::new(Vec::new()),
         next_spare: AtomicU32::new(0),
+        places,
         patience,
     };
     let world = WORLD.get_or_init(|| world);
@@ -229,52 +209,53 @@ fn open_objects(world: &World, directory: &Path) {
 
 fn run_threads(world: &'static World) {
     let threads = &world.plan.threads;
-    let running: &'static [AtomicBool] = threads
-        .iter()
-        .map(|_| AtomicBool::new(true))
-        .collect::<Vec<_>>()
-        .leak();
+    let running: &'static [AtomicBool] =
+        threads.iter().map(|_| AtomicBool::new(true)).collect::<Vec<_>>().leak();
     let handles: Vec<_> = threads
         .iter()
         .zip(running)
-        .map(|(steps, running)| {
+        .zip(&world.places)
+        .map(|((steps, running), place)| {
             std::thread::spawn(move || {
-                steps.iter().for_each(|step| take_step(world, step));
+                for (number, step) in steps.iter().enumerate() {
+                    place.store(number, Ordering::Relaxed);
+                    take_step(world, step);
+                }
+                place.store(steps.len(), Ordering::Relaxed);
                 running.store(false, Ordering::Release);
             })
         })
         .collect();
     // A thread may wait for data that no request brings: once nothing moves any more, bring some.
     let mut last = (world.shared.now(), Instant::now());
-    let mut rounds = 0;
+    let mut next = Duration::from_millis(15);
     while running.iter().any(|running| running.load(Ordering::Acquire)) {
         std::thread::sleep(Duration::from_micros(200));
-        let now = world.shared.now();
-        if now != last.0 {
-            last = (now, Instant::now());
-        } else if last.1.elapsed() > Duration::from_millis(15) {
-            drain::unblock(world, rounds);
-            rounds += 1;
-            last.1 = Instant::now();
-            drain::give_up_after(world, rounds);
+        if world.shared.now() != last.0 {
+            last = (world.shared.now(), Instant::now());
+            next = Duration::from_millis(15);
+        } else if last.1.elapsed() > next {
+            drain::unblock(world);
+            last.0 = world.shared.now();
+            next = last.1.elapsed() + Duration::from_millis(3);
+        }
+        if last.1.elapsed() > world.patience {
+            drain::give_up(world);
         }
     }
-    handles
-        .into_iter()
-        .for_each(|handle| handle.join().expect("a thread of the program"));
+    handles.into_iter().for_each(|handle| handle.join().expect("a thread of the program"));
 }
 
 fn take_step(world: &'static World, step: &Step) {
     match step {
         Step::Submit(id) => {
-            submit(world, *id);
+            if submit(world, *id) {
+                world.submitted.lock().expect("no thread panics with it").push(*id);
+            }
         }
         Step::List { list, wait, elements } => submit_list(world, *list, *wait, elements),
         Step::Suspend { timeout, picks } => suspend(world, *timeout, &world.picked(picks)),
-        Step::Poll { pick } => world
-            .picked(&[*pick])
-            .into_iter()
-            .for_each(|id| world.look_around(id, 0)),
+        Step::Poll { pick } => world.picked(&[*pick]).into_iter().for_each(|id| world.look_around(id, 0)),
         Step::Cancel { pick } => {
             for id in world.picked(&[*pick]) {
                 if let Target::Slot(slot) = world.plan.request(id).target {
@@ -289,16 +270,7 @@ fn take_step(world: &'static World, step: &Step) {
             let result = unsafe { libc::close(slot_descriptor(*slot)) };
             let after = world.shared.tick();
             if result == 0 {
-                world.log(
-                    Kind::Rebind,
-                    *slot,
-                    Record {
-                        before,
-                        after,
-                        value: -1,
-                        ..blank()
-                    },
-                );
+                world.log(Kind::Rebind, *slot, Record { before, after, value: -1, ..blank() });
             }
         }
         Step::Rebind { end, slot } => {
@@ -309,16 +281,7 @@ fn take_step(world: &'static World, step: &Step) {
             if result < 0 {
                 world.problem(*slot, problems::HARNESS, errno());
             }
-            world.log(
-                Kind::Rebind,
-                *slot,
-                Record {
-                    before,
-                    after,
-                    value: i64::from(*end),
-                    ..blank()
-                },
-            );
+            world.log(Kind::Rebind, *slot, Record { before, after, value: i64::from(*end), ..blank() });
         }
         Step::Fork { requests } => forked::fork(world, requests),
         Step::Feed(id) | Step::Take(id) => {
@@ -337,15 +300,7 @@ fn take_step(world: &'static World, step: &Step) {
                 // SAFETY: shutdown() touches no memory.
                 unsafe { libc::shutdown(anchor(*end), libc::SHUT_WR) };
                 let after = world.shared.tick();
-                world.log(
-                    Kind::Shutdown,
-                    *end,
-                    Record {
-                        before,
-                        after,
-                        ..blank()
-                    },
-                );
+                world.log(Kind::Shutdown, *end, Record { before, after, ..blank() });
             }
         }
     }
@@ -368,20 +323,7 @@ pub fn submit(world: &World, id: u32) -> bool {
     };
     let error = errno();
     let after = world.shared.tick();
-    world.log(
-        Kind::Submit,
-        id,
-        Record {
-            before,
-            after,
-            value: i64::from(result),
-            error,
-            ..blank()
-        },
-    );
-    if result == 0 {
-        world.submitted.lock().expect("no thread panics with it").push(id);
-    }
+    world.log(Kind::Submit, id, Record { before, after, value: i64::from(result), error, ..blank() });
     result == 0
 }
 
@@ -407,13 +349,7 @@ fn submit_list(world: &World, list: u32, wait: bool, elements: &[u32]) {
     // SAFETY: a plain C structure of our own.
     unsafe { std::ptr::write_bytes(&mut event, 0x99, 1) };
     let after = world.shared.tick();
-    let fields = Record {
-        before,
-        after,
-        value: i64::from(result),
-        error,
-        ..blank()
-    };
+    let fields = Record { before, after, value: i64::from(result), error, ..blank() };
     for id in &world.elements[list as usize] {
         world.log(Kind::Submit, *id, fields);
     }
@@ -424,11 +360,7 @@ fn submit_list(world: &World, list: u32, wait: bool, elements: &[u32]) {
             world.look(*id, group);
         }
     }
-    world
-        .submitted
-        .lock()
-        .expect("no thread panics with it")
-        .extend(&world.elements[list as usize]);
+    world.submitted.lock().expect("no thread panics with it").extend(&world.elements[list as usize]);
 }
 
 fn suspend(world: &World, timeout: i32, ids: &[u32]) {
@@ -436,10 +368,8 @@ fn suspend(world: &World, timeout: i32, ids: &[u32]) {
     if pointers.len() % 2 == 1 {
         pointers.insert(0, std::ptr::null());
     }
-    let limit = libc::timespec {
-        tv_sec: i64::from(timeout) / 1000,
-        tv_nsec: i64::from(timeout) % 1000 * 1_000_000,
-    };
+    let limit =
+        libc::timespec { tv_sec: i64::from(timeout) / 1000, tv_nsec: i64::from(timeout) % 1000 * 1_000_000 };
     let limit_pointer = if timeout < 0 { std::ptr::null() } else { &limit };
     let group = world.shared.new_group();
     let before = world.shared.tick();
@@ -450,19 +380,7 @@ fn suspend(world: &World, timeout: i32, ids: &[u32]) {
     let took = start.elapsed().as_micros().min(u128::from(u32::MAX)) as u32;
     let after = world.shared.tick();
     let value = i64::from(result);
-    world.log(
-        Kind::Suspend,
-        took,
-        Record {
-            before,
-            after,
-            group,
-            value,
-            error,
-            extra: timeout,
-            ..blank()
-        },
-    );
+    world.log(Kind::Suspend, took, Record { before, after, group, value, error, extra: timeout, ..blank() });
     for id in ids {
         world.look_around(*id, group);
     }
@@ -482,15 +400,8 @@ pub fn cancel(world: &World, slot: u32, one: Option<u32>) {
     let result = unsafe { libc::aio_cancel(slot_descriptor(slot), cb) };
     let error = errno();
     let after = world.shared.tick();
-    let fields = Record {
-        before,
-        after,
-        group,
-        value: i64::from(result),
-        error,
-        extra: slot as i32,
-        ..blank()
-    };
+    let fields =
+        Record { before, after, group, value: i64::from(result), error, extra: slot as i32, ..blank() };
     world.log(Kind::Cancel, one.unwrap_or(NOTHING), fields);
     for id in known {
         if world.plan.request(id).target == Target::Slot(slot) {

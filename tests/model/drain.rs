@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::calls;
 use super::child::{anchor, blank, cancel, fill, world, World};
 use super::log::{problems, Kind, Record};
-use super::plan::{is_file, is_write};
+use super::plan::{is_file, is_write, Plan, Step};
 use super::program::{Notify, What};
 
 /// One read or write at an end by the program itself, logged when it moved data.
@@ -15,11 +15,7 @@ pub fn transfer(world: &World, id: u32, end: u32) -> bool {
     let request = world.plan.request(id);
     let object = world.plan.object_of(end);
     let writing = is_write(request.what);
-    let possible = if writing {
-        world.plan.writes_to(end)
-    } else {
-        world.plan.reads_from(end)
-    };
+    let possible = if writing { world.plan.writes_to(end) } else { world.plan.reads_from(end) };
     if is_file(object) || !possible {
         return false;
     }
@@ -32,26 +28,20 @@ pub fn transfer(world: &World, id: u32, end: u32) -> bool {
         world.log(
             Kind::Transfer,
             id,
-            Record {
-                before,
-                after,
-                value: moved as i64,
-                extra: end as i32,
-                ..blank()
-            },
+            Record { before, after, value: moved as i64, extra: end as i32, ..blank() },
         );
     }
     moved > 0
 }
 
-/// A transfer with a spare request. Spares of the other kind are skipped.
+/// A transfer with a spare request, if one is left. Spares of the other kind are skipped.
 fn spare_transfer(world: &World, what: What, end: u32) -> bool {
     let mut id = world.next_spare.load(Ordering::Relaxed);
     while (id as usize) < world.plan.requests.len() && world.plan.request(id).what != what {
         id += 1;
     }
     if id as usize >= world.plan.requests.len() {
-        give_up(world);
+        return false;
     }
     let moved = transfer(world, id, end);
     if moved {
@@ -60,31 +50,43 @@ fn spare_transfer(world: &World, what: What, end: u32) -> bool {
     moved
 }
 
-/// Gives every waiting reader something, or makes room for every waiting writer, in turn.
-pub fn unblock(world: &World, round: u32) {
-    for end in 0..world.plan.ends() {
-        if round % 2 == 0 {
-            spare_transfer(world, What::Feed, end);
-        } else {
-            // Room for a few writers, not all: the next ones wait for the next round.
-            (0..8).all(|_| spare_transfer(world, What::Take, end));
+/// Gives readers that wait something, and makes room for writers that wait. An end that has data and room has
+/// nobody waiting.
+pub fn unblock(world: &World) {
+    const AT_ONCE: usize = 8;
+    let streams = (0..world.plan.ends()).filter(|end| !is_file(world.plan.object_of(*end)));
+    for writer in streams.filter(|end| world.plan.writes_to(*end)) {
+        let reader = Plan::other_end(writer);
+        if calls::is_empty(anchor(reader)) {
+            (0..AT_ONCE).all(|_| spare_transfer(world, What::Feed, writer));
+        } else if !calls::has_room(anchor(writer)) {
+            (0..AT_ONCE).all(|_| spare_transfer(world, What::Take, reader));
         }
     }
 }
 
-/// Ends a child that does not get on, once that cannot be the machine's slowness any more.
-pub fn give_up_after(world: &World, rounds: u32) {
-    if Duration::from_millis(15) * rounds > world.patience {
-        give_up(world);
-    }
-}
-
-fn give_up(world: &World) -> ! {
+/// Ends a child that hangs: the machine's slowness does not explain it any more.
+pub fn give_up(world: &World) -> ! {
     for id in world.all_submitted() {
         if world.look(id, 0) == libc::EINPROGRESS {
             world.problem(id, problems::STUCK, 0);
         }
     }
+    for (number, place) in world.places.iter().enumerate() {
+        let steps = &world.plan.threads[number];
+        let step = steps.get(place.load(Ordering::Relaxed));
+        eprintln!("thread {number} is at {step:?}");
+        if let Some(Step::List { elements, .. }) = step {
+            for id in elements {
+                // SAFETY: aiocbs live as long as the process.
+                let error = unsafe { libc::aio_error(world.aiocb(*id)) };
+                if error == libc::EINPROGRESS {
+                    eprintln!("element {id} does not complete");
+                }
+            }
+        }
+    }
+    eprintln!("{}", calls::system_calls_of_threads());
     // Other threads may sit in the library for ever: nothing orderly is left to do.
     // SAFETY: _exit() ends the process at once.
     unsafe { libc::_exit(3) }
@@ -107,7 +109,7 @@ pub fn finish(world: &'static World) {
         }
         std::thread::sleep(Duration::from_micros(300));
         if start.elapsed() > Duration::from_millis(5) * (rounds + 1) {
-            unblock(world, rounds);
+            unblock(world);
             rounds += 1;
         }
         if start.elapsed() > world.patience {

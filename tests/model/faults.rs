@@ -65,7 +65,8 @@ fn honest() -> &'static Honest {
         let program = PROGRAM.parse().expect("the program above");
         let plan = Plan::new(&program);
         let directory = common::scratch_directory();
-        let mut seen = run(&program, &plan, &Library::Libc, directory.path(), PATIENCE).expect("run the program");
+        let mut seen =
+            run(&program, &plan, &Library::Libc, directory.path(), PATIENCE).expect("run the program");
         // Room between the ticks, for events that did not happen.
         for record in &mut seen.records {
             record.before *= 100;
@@ -97,16 +98,11 @@ fn requests(plan: &Plan, what: What, slot: u32) -> Vec<u32> {
 }
 
 fn records_of(seen: &mut Observation, kind: Kind, subject: u32) -> impl Iterator<Item = &mut Record> {
-    seen.records
-        .iter_mut()
-        .filter(move |record| record.kind == kind && record.subject == subject)
+    seen.records.iter_mut().filter(move |record| record.kind == kind && record.subject == subject)
 }
 
 fn first(seen: &mut Observation, kind: Kind) -> &mut Record {
-    seen.records
-        .iter_mut()
-        .find(|record| record.kind == kind)
-        .expect("the program does that")
+    seen.records.iter_mut().find(|record| record.kind == kind).expect("the program does that")
 }
 
 /// Moves bytes out of a buffer into another one, and back.
@@ -122,14 +118,9 @@ fn checker_accepts_what_happened() {
     assert_eq!(check(plan, seen, true), Vec::<String>::new());
     // The faults below need these to have happened.
     let cancelled = seen.records.iter().any(|record| record.error == libc::ECANCELED);
-    let timed_out = seen
-        .records
-        .iter()
-        .any(|record| record.kind == Kind::Suspend && record.error == libc::EAGAIN);
-    assert!(
-        cancelled && timed_out,
-        "cancelled: {cancelled}, timed out: {timed_out}"
-    );
+    let timed_out =
+        seen.records.iter().any(|record| record.kind == Kind::Suspend && record.error == libc::EAGAIN);
+    assert!(cancelled && timed_out, "cancelled: {cancelled}, timed out: {timed_out}");
 }
 
 #[test]
@@ -145,9 +136,7 @@ fn checker_finds_a_dropped_completion() {
 fn checker_finds_a_request_that_ends_twice() {
     finds("ended twice", |plan, seen| {
         let id = requests(plan, What::Write, 0)[0];
-        let last = records_of(seen, Kind::Status, id)
-            .last()
-            .expect("it was looked at");
+        let last = records_of(seen, Kind::Status, id).last().expect("it was looked at");
         last.value -= 1;
     });
 }
@@ -156,17 +145,9 @@ fn checker_finds_a_request_that_ends_twice() {
 fn checker_finds_a_status_that_goes_back() {
     finds("in progress again", |plan, seen| {
         let id = requests(plan, What::Write, 0)[0];
-        let last = *records_of(seen, Kind::Status, id)
-            .last()
-            .expect("it was looked at");
+        let last = *records_of(seen, Kind::Status, id).last().expect("it was looked at");
         let (before, after) = (last.after + 10, last.after + 20);
-        seen.records.push(Record {
-            before,
-            after,
-            error: libc::EINPROGRESS,
-            value: 0,
-            ..last
-        });
+        seen.records.push(Record { before, after, error: libc::EINPROGRESS, value: 0, ..last });
     });
 }
 
@@ -282,9 +263,7 @@ fn checker_finds_a_write_past_a_buffer() {
 #[test]
 fn checker_finds_cancel_answers_that_are_not_so() {
     for answer in [libc::AIO_NOTCANCELED, libc::AIO_ALLDONE] {
-        finds("no legal order explains it", |_, seen| {
-            first(seen, Kind::Cancel).value = i64::from(answer)
-        });
+        finds("no legal order explains it", |_, seen| first(seen, Kind::Cancel).value = i64::from(answer));
     }
     finds("errno 22", |_, seen| {
         let cancel = first(seen, Kind::Cancel);
@@ -318,10 +297,7 @@ fn checker_finds_a_lost_notification() {
 fn checker_finds_a_notification_before_the_status() {
     finds("notified before its status", |plan, seen| {
         let id = requests(plan, What::Write, 0)[0];
-        let submitted = records_of(seen, Kind::Submit, id)
-            .next()
-            .expect("it was submitted")
-            .after;
+        let submitted = records_of(seen, Kind::Submit, id).next().expect("it was submitted").after;
         let notice = records_of(seen, Kind::Notify, id).next().expect("it notifies");
         (notice.before, notice.after, notice.error) = (submitted + 1, submitted + 2, libc::EINPROGRESS);
     });
@@ -329,46 +305,20 @@ fn checker_finds_a_notification_before_the_status() {
         let of_list = |record: &&mut Record| {
             record.kind == Kind::Notify && plan.request(record.subject).what == What::List
         };
-        seen.records
-            .iter_mut()
-            .find(of_list)
-            .expect("the list notifies")
-            .value = 1;
+        seen.records.iter_mut().find(of_list).expect("the list notifies").value = 1;
     });
 }
 
 #[test]
 fn checker_finds_an_fsync_before_its_write() {
     finds("completed while", |plan, seen| {
-        let (sync, write) = (
-            requests(plan, What::Sync, 1)[0],
-            requests(plan, What::Write, 1)[0],
-        );
-        let submitted = records_of(seen, Kind::Submit, sync)
-            .next()
-            .expect("it was submitted")
-            .after;
+        let (sync, write) = (requests(plan, What::Sync, 1)[0], requests(plan, What::Write, 1)[0]);
+        let submitted = records_of(seen, Kind::Submit, sync).next().expect("it was submitted").after;
         let done = |record: &&mut Record| record.error == 0;
-        let early = *records_of(seen, Kind::Status, sync)
-            .find(done)
-            .expect("it completes");
-        let pending = Record {
-            subject: write,
-            error: libc::EINPROGRESS,
-            value: 0,
-            ..early
-        };
-        seen.records.push(Record {
-            before: submitted + 1,
-            after: submitted + 2,
-            ..early
-        });
-        seen.records.push(Record {
-            before: submitted + 3,
-            after: submitted + 4,
-            group: 0,
-            ..pending
-        });
+        let early = *records_of(seen, Kind::Status, sync).find(done).expect("it completes");
+        let pending = Record { subject: write, error: libc::EINPROGRESS, value: 0, ..early };
+        seen.records.push(Record { before: submitted + 1, after: submitted + 2, ..early });
+        seen.records.push(Record { before: submitted + 3, after: submitted + 4, group: 0, ..pending });
     });
 }
 
@@ -409,9 +359,7 @@ fn checker_finds_refused_calls() {
         let others =
             |record: &Record| !(record.subject == id && matches!(record.kind, Kind::Status | Kind::Notify));
         seen.records.retain(others);
-        let submit = records_of(seen, Kind::Submit, id)
-            .next()
-            .expect("it was submitted");
+        let submit = records_of(seen, Kind::Submit, id).next().expect("it was submitted");
         (submit.value, submit.error) = (-1, libc::EAGAIN);
     });
 }
@@ -422,43 +370,22 @@ fn checker_finds_what_a_forked_child_should_not_see() {
         let id = requests(plan, What::Write, 0)[0];
         let done = *records_of(seen, Kind::Status, id).last().expect("it completes");
         let (before, after) = (done.after + 10, done.after + 20);
-        let fork = Record {
-            kind: Kind::Fork,
-            group: 9999,
-            before,
-            after,
-            ..done
-        };
-        let seen_there = Record {
-            kind: Kind::View,
-            process: 9999,
-            error,
-            ..fork
-        };
+        let fork = Record { kind: Kind::Fork, group: 9999, before, after, ..done };
+        let seen_there = Record { kind: Kind::View, process: 9999, error, ..fork };
         seen.records.extend([fork, seen_there]);
     };
-    finds("a forked child sees error 125", |plan, seen| {
-        view(plan, seen, libc::ECANCELED)
-    });
-    finds("a forked child sees error 115", |plan, seen| {
-        view(plan, seen, libc::EINPROGRESS)
-    });
+    finds("a forked child sees error 125", |plan, seen| view(plan, seen, libc::ECANCELED));
+    finds("a forked child sees error 115", |plan, seen| view(plan, seen, libc::EINPROGRESS));
 }
 
 #[test]
 fn checker_finds_hangs_crashes_and_problems() {
     finds("did not end in time", |_, seen| seen.ending = Ending::TimedOut);
     finds("killed by signal 11", |_, seen| seen.ending = Ending::Signal(11));
-    finds("the child", |_, seen| {
-        seen.records.retain(|record| record.kind != Kind::End)
-    });
+    finds("the child", |_, seen| seen.records.retain(|record| record.kind != Kind::End));
     finds("an aiocb changed", |_, seen| {
         let any = seen.records[0];
-        seen.records.push(Record {
-            kind: Kind::Problem,
-            value: problems::TOUCHED_AIOCB,
-            ..any
-        });
+        seen.records.push(Record { kind: Kind::Problem, value: problems::TOUCHED_AIOCB, ..any });
     });
 }
 

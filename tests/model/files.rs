@@ -25,9 +25,8 @@ struct Look {
 }
 
 fn writes(history: &History, object: u32) -> Vec<Write> {
-    let successful = history
-        .complete()
-        .filter(|(request, life)| request.what == What::Write && life.error == 0);
+    let successful =
+        history.complete().filter(|(request, life)| request.what == What::Write && life.error == 0);
     successful
         .filter_map(|(request, life)| {
             let ends = history.ends(request, life);
@@ -37,14 +36,7 @@ fn writes(history: &History, object: u32) -> Vec<Write> {
             let end = start + life.value as usize;
             let elsewhere = ends.iter().any(|end| end.is_none_or(|end| end / 2 != object));
             let (before, done) = (life.submit.before, life.done);
-            here.then_some(Write {
-                id: request.id,
-                start,
-                end,
-                before,
-                done,
-                must: !elsewhere,
-            })
+            here.then_some(Write { id: request.id, start, end, before, done, must: !elsewhere })
         })
         .collect()
 }
@@ -58,11 +50,7 @@ pub fn length_is_right(history: &History, request: &Request, life: &Life, end: u
     for write in all.iter().filter(|write| write.end > write.start) {
         let size = write.end - write.start;
         if write.must && write.done < life.submit.before {
-            least = if append {
-                least + size
-            } else {
-                least.max(write.end)
-            };
+            least = if append { least + size } else { least.max(write.end) };
         }
         if write.before < life.done {
             most = if append { most + size } else { most.max(write.end) };
@@ -91,46 +79,27 @@ fn reads<'a>(history: &'a History, object: u32) -> impl Iterator<Item = (&'a Req
         request.what == What::Read
             && life.error == 0
             && request.offset >= 0
-            && history
-                .ends(request, life)
-                .iter()
-                .all(|end| end.is_some_and(|end| end / 2 == object))
+            && history.ends(request, life).iter().all(|end| end.is_some_and(|end| end / 2 == object))
     })
 }
 
 fn overwritten(history: &History, object: u32, complaints: &mut Vec<String>) {
     let writes = writes(history, object);
-    let least = writes
-        .iter()
-        .filter(|write| write.must && write.end > write.start)
-        .map(|write| write.end)
-        .max();
-    let most = writes
-        .iter()
-        .filter(|write| write.end > write.start)
-        .map(|write| write.end)
-        .max();
+    let least =
+        writes.iter().filter(|write| write.must && write.end > write.start).map(|write| write.end).max();
+    let most = writes.iter().filter(|write| write.end > write.start).map(|write| write.end).max();
     let file = &history.seen.files[object as usize];
     let bounds = least.unwrap_or(0).max(INITIAL_SIZE)..=most.unwrap_or(0).max(INITIAL_SIZE);
     if !bounds.contains(&file.len()) {
-        complaints.push(format!(
-            "file {object} ends with {} bytes, not {bounds:?}",
-            file.len()
-        ));
+        complaints.push(format!("file {object} ends with {} bytes, not {bounds:?}", file.len()));
     }
-    let afterwards = Look {
-        before: u64::MAX,
-        done: u64::MAX,
-    };
+    let afterwards = Look { before: u64::MAX, done: u64::MAX };
     if let Some(why) = explain(object, &writes, &afterwards, 0, file) {
         complaints.push(format!("file {object} afterwards: {why}"));
     }
     for (request, life) in reads(history, object) {
         let bytes = &history.seen.buffers[request.id as usize][..life.value as usize];
-        let look = Look {
-            before: life.submit.before,
-            done: life.done,
-        };
+        let look = Look { before: life.submit.before, done: life.done };
         if let Some(why) = explain(object, &writes, &look, request.offset as usize, bytes) {
             complaints.push(format!("{}: {why}", history.name(request.id)));
         }
@@ -153,8 +122,7 @@ fn explain(object: u32, writes: &[Write], look: &Look, offset: usize, bytes: &[u
             .filter(|write| write.start <= from && to <= write.end && write.before < look.done)
             .collect();
         let replaced = |since: u64| {
-            here.iter()
-                .any(|later| later.must && since < later.before && later.done < look.before)
+            here.iter().any(|later| later.must && since < later.before && later.done < look.before)
         };
         let sources: Vec<&&Write> = here.iter().filter(|write| !replaced(write.done)).collect();
         let old = !here.iter().any(|write| write.must && write.done < look.before);
@@ -162,18 +130,12 @@ fn explain(object: u32, writes: &[Write], look: &Look, offset: usize, bytes: &[u
         let legal = |at: usize| {
             let byte = bytes[at - offset];
             (old && byte == before(at))
-                || sources
-                    .iter()
-                    .any(|write| byte == content(write.id, at - write.start))
+                || sources.iter().any(|write| byte == content(write.id, at - write.start))
         };
         if let Some(wrong) = (from..to).find(|at| !legal(*at)) {
             let ids: Vec<u32> = sources.iter().map(|write| write.id).collect();
-            let found = whose(
-                writes,
-                object,
-                wrong,
-                &bytes[wrong - offset..(to - offset).min(wrong - offset + 16)],
-            );
+            let found =
+                whose(writes, object, wrong, &bytes[wrong - offset..(to - offset).min(wrong - offset + 16)]);
             return Some(format!(
                 "byte {wrong} of the file is from {found}, legal are writes {ids:?}{}",
                 if old { " and what was there before" } else { "" }
@@ -186,14 +148,10 @@ fn explain(object: u32, writes: &[Write], look: &Look, offset: usize, bytes: &[u
 /// For the complaint: where these bytes come from.
 fn whose(writes: &[Write], object: u32, at: usize, bytes: &[u8]) -> String {
     let matches = |source: &dyn Fn(usize) -> u8| {
-        bytes
-            .iter()
-            .enumerate()
-            .all(|(step, byte)| *byte == source(at + step))
+        bytes.iter().enumerate().all(|(step, byte)| *byte == source(at + step))
     };
-    let writer = writes
-        .iter()
-        .find(|write| write.start <= at && matches(&|at| content(write.id, at - write.start)));
+    let writer =
+        writes.iter().find(|write| write.start <= at && matches(&|at| content(write.id, at - write.start)));
     match writer {
         Some(write) => format!("write {}", write.id),
         None if matches(&|at| initial(object, at)) => "before the program".to_string(),
@@ -213,17 +171,8 @@ fn appended(history: &History, object: u32, complaints: &mut Vec<String>) {
         .into_iter()
         .filter(|write| write.end > write.start)
         .map(|write| {
-            let bytes = (0..write.end - write.start)
-                .map(|at| content(write.id, at))
-                .collect();
-            Piece {
-                id: write.id,
-                must: write.must,
-                bytes,
-                asked: 0,
-                before: write.before,
-                done: write.done,
-            }
+            let bytes = (0..write.end - write.start).map(|at| content(write.id, at)).collect();
+            Piece { id: write.id, must: write.must, bytes, asked: 0, before: write.before, done: write.done }
         })
         .collect();
     let whole = Piece {
@@ -234,11 +183,7 @@ fn appended(history: &History, object: u32, complaints: &mut Vec<String>) {
         before: 0,
         done: u64::MAX,
     };
-    let tail = if whole.bytes.is_empty() {
-        Vec::new()
-    } else {
-        vec![whole]
-    };
+    let tail = if whole.bytes.is_empty() { Vec::new() } else { vec![whole] };
     if let Err(why) = streams::explain(history, writes, tail, false, true) {
         complaints.push(format!("append file {object}: {why}"));
     }
@@ -246,10 +191,7 @@ fn appended(history: &History, object: u32, complaints: &mut Vec<String>) {
         let bytes = &history.seen.buffers[request.id as usize][..life.value as usize];
         let offset = request.offset as usize;
         if file.get(offset..offset + bytes.len()) != Some(bytes) && !bytes.is_empty() {
-            complaints.push(format!(
-                "{}: what it read is not in the append file",
-                history.name(request.id)
-            ));
+            complaints.push(format!("{}: what it read is not in the append file", history.name(request.id)));
         }
     }
 }

@@ -27,28 +27,11 @@ pub fn fork(world: &'static World, requests: &[u32]) {
         world.problem(NOTHING, problems::HARNESS, errno());
         return;
     }
-    world.log(
-        Kind::Fork,
-        NOTHING,
-        Record {
-            before,
-            after,
-            group,
-            ..blank()
-        },
-    );
+    world.log(Kind::Fork, NOTHING, Record { before, after, group, ..blank() });
     let mut status = 0;
     // SAFETY: waits for the child made above; a signal's handler may interrupt it.
     while unsafe { libc::waitpid(child, &mut status, 0) } < 0 && errno() == libc::EINTR {}
-    world.log(
-        Kind::Reaped,
-        NOTHING,
-        Record {
-            group,
-            value: i64::from(status),
-            ..blank()
-        },
-    );
+    world.log(Kind::Reaped, NOTHING, Record { group, value: i64::from(status), ..blank() });
 }
 
 fn run_child(world: &World, group: u32, inherited: &[u32], requests: &[u32]) {
@@ -61,18 +44,7 @@ fn run_child(world: &World, group: u32, inherited: &[u32], requests: &[u32]) {
         // SAFETY: the aiocb is the child's own copy of one that was submitted.
         let (error, value) = unsafe { (libc::aio_error(cb), libc::aio_return(cb)) };
         let after = world.shared.tick();
-        world.log(
-            Kind::View,
-            *id,
-            Record {
-                before,
-                after,
-                group,
-                error,
-                value: value as i64,
-                ..blank()
-            },
-        );
+        world.log(Kind::View, *id, Record { before, after, group, error, value: value as i64, ..blank() });
     }
     if !inherited.is_empty() && !suspend(world, inherited, 5) {
         world.problem(NOTHING, problems::CHILD_SUSPEND, errno());
@@ -93,10 +65,7 @@ fn run_child(world: &World, group: u32, inherited: &[u32], requests: &[u32]) {
 
 fn suspend(world: &World, ids: &[u32], seconds: i64) -> bool {
     let pointers: Vec<*const libc::aiocb> = ids.iter().map(|id| world.aiocb(*id).cast_const()).collect();
-    let limit = libc::timespec {
-        tv_sec: seconds,
-        tv_nsec: 0,
-    };
+    let limit = libc::timespec { tv_sec: seconds, tv_nsec: 0 };
     // SAFETY: all of them live through the call.
     unsafe { libc::aio_suspend(pointers.as_ptr(), pointers.len() as i32, &limit) == 0 }
 }
@@ -113,10 +82,7 @@ fn use_pipe(world: &World) {
         cb.aio_nbytes = buffer.len();
         cb.aio_sigevent.sigev_notify = libc::SIGEV_NONE;
         let list = [std::ptr::from_ref(&cb)];
-        let at_once = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         let waits = libc::aio_read(&mut cb) == 0
             && libc::aio_suspend(list.as_ptr(), 1, &at_once) == -1
             && errno() == libc::EAGAIN

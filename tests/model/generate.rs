@@ -48,11 +48,7 @@ fn notify() -> impl Strategy<Value = Notify> {
 }
 
 fn io(in_list: bool) -> impl Strategy<Value = Io> {
-    let rare = if in_list {
-        [What::Nop, What::BadOpcode]
-    } else {
-        [What::Sync, What::DataSync]
-    };
+    let rare = if in_list { [What::Nop, What::BadOpcode] } else { [What::Sync, What::DataSync] };
     let what = prop_oneof![
         8 => Just(What::Read),
         8 => Just(What::Write),

@@ -118,10 +118,7 @@ impl<'a> History<'a> {
         }
         let name = self.name(record.subject);
         let Some(life) = &mut self.lives[record.subject as usize] else {
-            complaints.push(format!(
-                "{name} was not submitted, but has {:?} {}",
-                record.kind, record.error
-            ));
+            complaints.push(format!("{name} was not submitted, but has {:?} {}", record.kind, record.error));
             return;
         };
         if record.error == libc::EINPROGRESS {
@@ -130,11 +127,7 @@ impl<'a> History<'a> {
         }
         if life.error == libc::EINPROGRESS {
             life.error = record.error;
-            life.value = if record.kind == Kind::Status {
-                record.value
-            } else {
-                i64::MIN
-            };
+            life.value = if record.kind == Kind::Status { record.value } else { i64::MIN };
         }
         if record.kind == Kind::Status && life.value == i64::MIN {
             life.value = record.value;
@@ -155,52 +148,28 @@ impl<'a> History<'a> {
             if life.done == u64::MAX {
                 complaints.push(format!("{} never completes", self.name(id as u32)));
             } else if life.last_pending > life.done {
-                complaints.push(format!(
-                    "{} is in progress again after completion",
-                    self.name(id as u32)
-                ));
+                complaints.push(format!("{} is in progress again after completion", self.name(id as u32)));
             }
         }
     }
 
     pub fn name(&self, id: u32) -> String {
-        let Request {
-            what,
-            target,
-            offset,
-            length,
-            list,
-            ..
-        } = self.plan.request(id);
+        let Request { what, target, offset, length, list, .. } = self.plan.request(id);
         let list = list.map_or(String::new(), |list| format!(" of list {list}"));
         format!("request {id} ({what:?} {target:?} offset {offset} length {length}{list})")
     }
 
     /// Complete requests and transfers.
     pub fn complete(&self) -> impl Iterator<Item = (&Request, &Life)> {
-        self.plan
-            .requests
-            .iter()
-            .zip(&self.lives)
-            .filter_map(|(request, life)| {
-                life.as_ref()
-                    .filter(|life| life.done != u64::MAX)
-                    .map(|life| (request, life))
-            })
+        self.plan.requests.iter().zip(&self.lives).filter_map(|(request, life)| {
+            life.as_ref().filter(|life| life.done != u64::MAX).map(|life| (request, life))
+        })
     }
 
     /// Where a slot may have led at some time between two ticks; None is a closed slot.
     pub fn slot_ends(&self, slot: u32, from: u64, to: u64) -> Vec<Option<u32>> {
-        let changes: Vec<&Record> = self
-            .rebinds
-            .iter()
-            .filter(|change| change.subject == slot)
-            .collect();
-        let replaced = |since: u64| {
-            changes
-                .iter()
-                .any(|later| since < later.before && later.after < from)
-        };
+        let changes: Vec<&Record> = self.rebinds.iter().filter(|change| change.subject == slot).collect();
+        let replaced = |since: u64| changes.iter().any(|later| since < later.before && later.after < from);
         let mut ends = Vec::new();
         if !replaced(0) {
             ends.push(Some(slot));
@@ -229,9 +198,7 @@ impl<'a> History<'a> {
         let Target::Slot(slot) = request.target else {
             return false;
         };
-        self.rebinds
-            .iter()
-            .any(|change| change.subject == slot && change.after > from && change.before < to)
+        self.rebinds.iter().any(|change| change.subject == slot && change.after > from && change.before < to)
     }
 
     /// Whether an aio_cancel explains that this request was cancelled.
@@ -255,9 +222,7 @@ impl<'a> History<'a> {
 
     /// Whether SHUT_WR on an end was called before a tick.
     pub fn shut(&self, end: u32, before: u64) -> bool {
-        self.shutdowns
-            .iter()
-            .any(|shutdown| shutdown.subject == end && shutdown.before < before)
+        self.shutdowns.iter().any(|shutdown| shutdown.subject == end && shutdown.before < before)
     }
 
     /// Whether the effect of one surely came before that of another: it had ended when the other began, or both

@@ -145,26 +145,12 @@ impl Shared {
         // SAFETY: a new mapping of a file that is as long as the mapping.
         let base = unsafe {
             let protection = libc::PROT_READ | libc::PROT_WRITE;
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                protection,
-                libc::MAP_SHARED,
-                file.as_raw_fd(),
-                0,
-            )
+            libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
         };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Shared {
-            base: base.cast(),
-            length,
-            cells,
-            data,
-            data_size: plan.data_size,
-            file,
-        })
+        Ok(Shared { base: base.cast(), length, cells, data, data_size: plan.data_size, file })
     }
 
     fn header(&self) -> &Header {
@@ -207,14 +193,8 @@ impl Shared {
         let words = [record.process, record.subject, record.group];
         let last = u64::from(record.error as u32) << 32 | u64::from(record.extra as u32);
         let longs = [record.before, record.after, record.value as u64, last];
-        cell.words
-            .iter()
-            .zip(words)
-            .for_each(|(to, from)| to.store(from, Ordering::Relaxed));
-        cell.longs
-            .iter()
-            .zip(longs)
-            .for_each(|(to, from)| to.store(from, Ordering::Relaxed));
+        cell.words.iter().zip(words).for_each(|(to, from)| to.store(from, Ordering::Relaxed));
+        cell.longs.iter().zip(longs).for_each(|(to, from)| to.store(from, Ordering::Relaxed));
         // Release: the parent that sees the kind (Acquire in `records`) sees the rest.
         cell.kind.store(record.kind as u32, Ordering::Release);
     }
@@ -260,17 +240,7 @@ fn decode(cell: &Cell) -> Option<Record> {
     let [before, after, value, last] =
         [0, 1, 2, 3].map(|index: usize| cell.longs[index].load(Ordering::Relaxed));
     let (error, extra) = ((last >> 32) as i32, last as i32);
-    Some(Record {
-        kind,
-        process,
-        subject,
-        group,
-        before,
-        after,
-        value: value as i64,
-        error,
-        extra,
-    })
+    Some(Record { kind, process, subject, group, before, after, value: value as i64, error, extra })
 }
 
 /// What a Problem record's value means.

@@ -3,6 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::Ordering;
 
+use super::calls;
 use super::child::{blank, world};
 use super::log::{problems, Kind, Record, NOTHING};
 use super::program::What;
@@ -30,6 +31,9 @@ pub fn install(restart: bool) {
     };
     set(signal_number(), on_signal as *const () as usize);
     set(libc::SIGPIPE, on_sigpipe as *const () as usize);
+    // In place of Rust's own handlers, which lack SA_RESTART: a wait resumes only where all have it.
+    set(libc::SIGSEGV, on_crash as *const () as usize);
+    set(libc::SIGBUS, on_crash as *const () as usize);
 }
 
 extern "C" fn on_signal(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
@@ -39,11 +43,7 @@ extern "C" fn on_signal(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
         let right = info.si_code == libc::SI_ASYNCIO
             && info.si_pid() == libc::getpid()
             && info.si_uid() == libc::getuid();
-        (
-            *libc::__errno_location(),
-            right,
-            info.si_value().sival_ptr as usize,
-        )
+        (*libc::__errno_location(), right, info.si_value().sival_ptr as usize)
     };
     if !fields_are_right {
         world().problem(NOTHING, problems::SIGNAL_FIELDS, 0);
@@ -51,6 +51,20 @@ extern "C" fn on_signal(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     notified(value);
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = saved };
+}
+
+/// Says where the process crashed, and lets it.
+extern "C" fn on_crash(number: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel gives a handler with SA_SIGINFO a valid siginfo and context; with the default action back in
+    // place the instruction that crashed does so again.
+    unsafe {
+        libc::signal(number, libc::SIG_DFL);
+        let mut text = format!("signal {number} for address {:p}", (*info).si_addr());
+        for place in calls::places_of(context) {
+            text += &format!("\n  {}", calls::library_of(place));
+        }
+        eprintln!("{text}");
+    }
 }
 
 extern "C" fn on_sigpipe(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
@@ -80,16 +94,6 @@ fn notified(value: usize) {
         (status(id), 0)
     };
     let after = world.shared.tick();
-    world.log(
-        Kind::Notify,
-        id,
-        Record {
-            before,
-            after,
-            error,
-            value: pending as i64,
-            ..blank()
-        },
-    );
+    world.log(Kind::Notify, id, Record { before, after, error, value: pending as i64, ..blank() });
     world.shared.notified(id).fetch_add(1, Ordering::Release);
 }

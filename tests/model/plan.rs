@@ -45,42 +45,18 @@ pub struct Request {
 #[derive(Clone, Debug)]
 pub enum Step {
     Submit(u32),
-    List {
-        list: u32,
-        wait: bool,
-        elements: Vec<u32>,
-    },
-    Suspend {
-        timeout: i32,
-        picks: Vec<u16>,
-    },
-    Poll {
-        pick: u16,
-    },
-    Cancel {
-        pick: u16,
-    },
-    CancelAll {
-        slot: u32,
-    },
-    Close {
-        slot: u32,
-    },
-    Rebind {
-        end: u32,
-        slot: u32,
-    },
-    Fork {
-        requests: Vec<u32>,
-    },
+    List { list: u32, wait: bool, elements: Vec<u32> },
+    Suspend { timeout: i32, picks: Vec<u16> },
+    Poll { pick: u16 },
+    Cancel { pick: u16 },
+    CancelAll { slot: u32 },
+    Close { slot: u32 },
+    Rebind { end: u32, slot: u32 },
+    Fork { requests: Vec<u32> },
     Feed(u32),
     Take(u32),
-    Evict {
-        slot: u32,
-    },
-    Shutdown {
-        end: u32,
-    },
+    Evict { slot: u32 },
+    Shutdown { end: u32 },
 }
 
 pub struct Plan {
@@ -118,11 +94,8 @@ impl Plan {
         }
         plan.first_spare = plan.requests.len() as u32;
         for spare in 0..SPARES {
-            let (what, length) = if spare % 2 == 0 {
-                (What::Feed, FEED_SIZE)
-            } else {
-                (What::Take, TAKE_SIZE)
-            };
+            let (what, length) =
+                if spare % 2 == 0 { (What::Feed, FEED_SIZE) } else { (What::Take, TAKE_SIZE) };
             plan.transfer(what, 0, length);
         }
         plan
@@ -160,9 +133,7 @@ impl Plan {
 
     /// Whether any request of the program asks for a signal.
     pub fn has_signals(&self) -> bool {
-        self.requests
-            .iter()
-            .any(|request| request.notify == Notify::Signal)
+        self.requests.iter().any(|request| request.notify == Notify::Signal)
     }
 
     /// The smallest request that a descriptor gets: an empty message would look like the end of the file.
@@ -187,22 +158,14 @@ impl Plan {
                 let elements: Vec<Io> = (0..*count).map(element).collect();
                 self.list(*wait, first.notify, &elements)
             }
-            Op::Suspend { timeout, picks } => Step::Suspend {
-                timeout: *timeout,
-                picks: picks.clone(),
-            },
+            Op::Suspend { timeout, picks } => Step::Suspend { timeout: *timeout, picks: picks.clone() },
             Op::Poll { pick } => Step::Poll { pick: *pick },
             Op::Cancel { pick } => Step::Cancel { pick: *pick },
-            Op::CancelAll { slot } => Step::CancelAll {
-                slot: u32::from(*slot) % ends,
-            },
-            Op::Close { slot } => Step::Close {
-                slot: u32::from(*slot) % ends,
-            },
-            Op::Rebind { end, slot } => Step::Rebind {
-                end: u32::from(*end) % ends,
-                slot: u32::from(*slot) % ends,
-            },
+            Op::CancelAll { slot } => Step::CancelAll { slot: u32::from(*slot) % ends },
+            Op::Close { slot } => Step::Close { slot: u32::from(*slot) % ends },
+            Op::Rebind { end, slot } => {
+                Step::Rebind { end: u32::from(*end) % ends, slot: u32::from(*slot) % ends }
+            }
             Op::Fork { requests } => {
                 let first = self.requests.len();
                 for io in requests {
@@ -214,13 +177,7 @@ impl Plan {
                     self.requests[id].target = Target::End(file);
                 }
                 let all = first as u32..self.requests.len() as u32;
-                Step::Fork {
-                    requests: if self.has_file() {
-                        all.collect()
-                    } else {
-                        Vec::new()
-                    },
-                }
+                Step::Fork { requests: if self.has_file() { all.collect() } else { Vec::new() } }
             }
             Op::Feed { end, skew } => Step::Feed(self.transfer(
                 What::Feed,
@@ -232,12 +189,8 @@ impl Plan {
                 u32::from(*end) % ends,
                 1 + usize::from(*skew) % TAKE_SIZE,
             )),
-            Op::Evict { slot } => Step::Evict {
-                slot: u32::from(*slot) % ends,
-            },
-            Op::Shutdown { end } => Step::Shutdown {
-                end: u32::from(*end) % ends,
-            },
+            Op::Evict { slot } => Step::Evict { slot: u32::from(*slot) % ends },
+            Op::Shutdown { end } => Step::Shutdown { end: u32::from(*end) % ends },
         }
     }
 
@@ -267,9 +220,7 @@ impl Plan {
     fn file_end(&self, target: Target) -> u32 {
         let Target::Slot(slot) = target else { return 0 };
         let near = (0..self.ends()).map(|step| (slot + step) % self.ends());
-        near.into_iter()
-            .find(|end| is_file(self.object_of(*end)))
-            .unwrap_or(0)
+        near.into_iter().find(|end| is_file(self.object_of(*end))).unwrap_or(0)
     }
 
     /// One AIO request, at home on the object that its slot names.

@@ -153,17 +153,11 @@ const WHATS: [(&str, What); 6] = [
     ("nop", What::Nop),
     ("badopcode", What::BadOpcode),
 ];
-const NOTIFIES: [(&str, Notify); 3] = [
-    ("none", Notify::None),
-    ("signal", Notify::Signal),
-    ("thread", Notify::Thread),
-];
+const NOTIFIES: [(&str, Notify); 3] =
+    [("none", Notify::None), ("signal", Notify::Signal), ("thread", Notify::Thread)];
 
 fn name_of<T: PartialEq>(table: &[(&'static str, T)], value: T) -> &'static str {
-    table
-        .iter()
-        .find(|entry| entry.1 == value)
-        .map_or("?", |entry| entry.0)
+    table.iter().find(|entry| entry.1 == value).map_or("?", |entry| entry.0)
 }
 
 fn named<T: Copy>(table: &[(&str, T)], name: &str) -> Result<T, String> {
@@ -194,11 +188,7 @@ impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Op::Submit(io) => write!(f, "submit {io}"),
-            Op::List {
-                wait,
-                notify,
-                elements,
-            } => {
+            Op::List { wait, notify, elements } => {
                 write!(
                     f,
                     "list {} notify {}",
@@ -292,12 +282,8 @@ impl FromStr for Program {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Program, String> {
-        let mut program = Program {
-            restart: false,
-            cancel_at_end: false,
-            objects: Vec::new(),
-            threads: Vec::new(),
-        };
+        let mut program =
+            Program { restart: false, cancel_at_end: false, objects: Vec::new(), threads: Vec::new() };
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             add_line(&mut program, line).map_err(|reason| format!("{line}: {reason}"))?;
         }
@@ -344,57 +330,27 @@ fn add_line(program: &mut Program, line: &str) -> Result<(), String> {
             notify: named(&NOTIFIES, &words.labelled::<String>("notify")?)?,
             elements: Vec::new(),
         },
-        "crowd" => Op::Crowd {
-            wait: words.word()? == "wait",
-            count: words.labelled("count")?,
-            first: words.io()?,
-        },
+        "crowd" => {
+            Op::Crowd { wait: words.word()? == "wait", count: words.labelled("count")?, first: words.io()? }
+        }
         "suspend" => {
             let timeout = words.number()?;
-            let picks = words
-                .0
-                .by_ref()
-                .map(|word| word.parse().map_err(|_| format!("not a number: {word}")));
-            Op::Suspend {
-                timeout,
-                picks: picks.collect::<Result<_, String>>()?,
-            }
+            let picks =
+                words.0.by_ref().map(|word| word.parse().map_err(|_| format!("not a number: {word}")));
+            Op::Suspend { timeout, picks: picks.collect::<Result<_, String>>()? }
         }
-        "poll" => Op::Poll {
-            pick: words.number()?,
-        },
-        "cancel" => Op::Cancel {
-            pick: words.number()?,
-        },
-        "cancelall" => Op::CancelAll {
-            slot: words.number()?,
-        },
-        "close" => Op::Close {
-            slot: words.number()?,
-        },
-        "rebind" => Op::Rebind {
-            end: words.number()?,
-            slot: words.number()?,
-        },
+        "poll" => Op::Poll { pick: words.number()? },
+        "cancel" => Op::Cancel { pick: words.number()? },
+        "cancelall" => Op::CancelAll { slot: words.number()? },
+        "close" => Op::Close { slot: words.number()? },
+        "rebind" => Op::Rebind { end: words.number()?, slot: words.number()? },
         "fork" => Op::Fork { requests: Vec::new() },
-        "feed" => Op::Feed {
-            end: words.number()?,
-            skew: words.number()?,
-        },
-        "take" => Op::Take {
-            end: words.number()?,
-            skew: words.number()?,
-        },
-        "evict" => Op::Evict {
-            slot: words.number()?,
-        },
+        "feed" => Op::Feed { end: words.number()?, skew: words.number()? },
+        "take" => Op::Take { end: words.number()?, skew: words.number()? },
+        "evict" => Op::Evict { slot: words.number()? },
         "shutdown" => Op::Shutdown { end: words.number()? },
         other => return Err(format!("unknown operation {other}")),
     };
-    program
-        .threads
-        .last_mut()
-        .ok_or("an operation before the first thread")?
-        .push(op);
+    program.threads.last_mut().ok_or("an operation before the first thread")?.push(op);
     Ok(())
 }

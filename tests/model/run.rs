@@ -57,24 +57,13 @@ pub fn run(
     let shared = Shared::create(plan).map_err(complain("make the shared memory"))?;
     let mut command = Command::new(std::env::current_exe().map_err(complain("find this test binary"))?);
     command
-        .args([
-            CHILD_TEST,
-            "--exact",
-            "--ignored",
-            "--nocapture",
-            "--test-threads=1",
-        ])
-        .env(
-            CHILD_VARIABLE,
-            format!("{}\n{}", directory.display(), shared.path()),
-        )
+        .args([CHILD_TEST, "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .env(CHILD_VARIABLE, format!("{}\n{}", directory.display(), shared.path()))
         .env(PATIENCE_VARIABLE, patience.as_millis().to_string())
         .env_remove("LD_PRELOAD");
     match library {
         Library::Libc => command.env(WANTED_VARIABLE, "libc.so"),
-        Library::Preloaded(path) => command
-            .env("LD_PRELOAD", path)
-            .env(WANTED_VARIABLE, "libaio_posix"),
+        Library::Preloaded(path) => command.env("LD_PRELOAD", path).env(WANTED_VARIABLE, "libaio_posix"),
     };
     let outcome = process::run(&mut command, 3 * patience).map_err(complain("start the child"))?;
     let records = shared.records()?;
@@ -96,13 +85,7 @@ pub fn run(
             Vec::new()
         });
     }
-    Ok(Observation {
-        records,
-        buffers,
-        files,
-        ending: outcome.ending,
-        stderr: outcome.stderr,
-    })
+    Ok(Observation { records, buffers, files, ending: outcome.ending, stderr: outcome.stderr })
 }
 
 fn object_path(directory: &Path, number: usize) -> PathBuf {
@@ -111,14 +94,8 @@ fn object_path(directory: &Path, number: usize) -> PathBuf {
 
 /// The file keeps its blocks from one program to the next; only what is in it starts anew.
 fn reset_file(path: &Path, number: usize) -> std::io::Result<()> {
-    let file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)?;
-    let contents: Vec<u8> = (0..INITIAL_SIZE)
-        .map(|position| initial(number as u32, position))
-        .collect();
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    let contents: Vec<u8> = (0..INITIAL_SIZE).map(|position| initial(number as u32, position)).collect();
     file.set_len(INITIAL_SIZE as u64)?;
     file.write_all_at(&contents, 0)
 }

@@ -16,9 +16,9 @@ use super::program::Program;
 use super::run::{run as run_child, Library};
 use crate::common;
 
-/// A failure need not come back at every run: how often a smaller program gets the chance.
-const TRIES: usize = 8;
-const SHRINKING: Duration = Duration::from_secs(120);
+/// How often a program that failed is run again to learn how often it fails.
+const TRIES: usize = 20;
+const SHRINKING: Duration = Duration::from_secs(150);
 /// How long a request may take: only a hang detector, far above what a busy machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(15);
 /// The same while a program is shrunk that has already failed.
@@ -54,10 +54,7 @@ fn seed() -> (u64, u64) {
         return (since.map_or(0, |since| since.as_nanos() as u64 & 0xffff_ffff), 0);
     };
     let (seed, first) = text.split_once(':').unwrap_or((&text, "0"));
-    let parse = |part: &str| {
-        part.parse()
-            .expect("AIO_MODEL_SEED must be a number, or two with a colon")
-    };
+    let parse = |part: &str| part.parse().expect("AIO_MODEL_SEED must be a number, or two with a colon");
     (parse(seed), parse(first))
 }
 
@@ -76,8 +73,7 @@ pub fn run(library: &Library) {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let fixed = std::env::var("AIO_MODEL_PROGRAM").ok().map(|path| {
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        text.parse::<Program>()
-            .unwrap_or_else(|error| panic!("{path}: {error}"))
+        text.parse::<Program>().unwrap_or_else(|error| panic!("{path}: {error}"))
     });
     std::thread::scope(|scope| {
         for _ in 0..jobs {
@@ -115,7 +111,11 @@ fn shown(complaints: &[String]) -> String {
     const SHOWN: usize = 12;
     let more = complaints.len().saturating_sub(SHOWN);
     let first = complaints[..complaints.len() - more].join("\n");
-    if more == 0 { first } else { format!("{first}\nand {more} more") }
+    if more == 0 {
+        first
+    } else {
+        format!("{first}\nand {more} more")
+    }
 }
 
 impl Session<'_> {
@@ -145,10 +145,7 @@ impl Session<'_> {
 
     fn fail(&self, failure: String) {
         self.stop.store(true, Ordering::Relaxed);
-        self.failure
-            .lock()
-            .expect("no thread panicked")
-            .get_or_insert(failure);
+        self.failure.lock().expect("no thread panicked").get_or_insert(failure);
     }
 
     fn one(&self, program: &Program, directory: &Path) {
@@ -164,21 +161,14 @@ impl Session<'_> {
         bytes[8..16].copy_from_slice(&index.to_le_bytes());
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-        let features = Features {
-            beyond_libc: !matches!(self.library, Library::Libc),
-        };
-        let mut tree = programs(features)
-            .new_tree(&mut runner)
-            .expect("strategies that reject nothing");
+        let features = Features { beyond_libc: !matches!(self.library, Library::Libc) };
+        let mut tree = programs(features).new_tree(&mut runner).expect("strategies that reject nothing");
         let complaints = self.attempt(&tree.current(), directory, PATIENCE);
         if complaints.is_empty() {
             return;
         }
         self.stop.store(true, Ordering::Relaxed);
-        eprintln!(
-            "AIO_MODEL_SEED={seed}:{index} fails, shrinking it\n{}",
-            shown(&complaints)
-        );
+        eprintln!("AIO_MODEL_SEED={seed}:{index} fails, shrinking it\n{}", shown(&complaints));
         let (program, complaints) = self.shrink(&mut tree, complaints, directory);
         self.fail(format!(
             "AIO_MODEL_SEED={seed}:{index}; the smallest program found that fails:\n\n{program}\n{}",
@@ -194,11 +184,16 @@ impl Session<'_> {
     ) -> (Program, Vec<String>) {
         let start = Instant::now();
         let mut smallest = (tree.current(), complaints);
+        // A failure need not come back at every run; a smaller program gets as many chances as this one needs.
+        let fails = |_: &usize| !self.attempt(&smallest.0, directory, IMPATIENCE).is_empty();
+        let failed = (0..TRIES).take_while(|_| start.elapsed() < SHRINKING / 4).filter(fails).count();
+        let tries = 3 * TRIES / failed.max(1);
+        eprintln!("it fails {failed} times in {TRIES} runs");
         let mut simpler = tree.simplify();
         while simpler && start.elapsed() < SHRINKING {
             let program = tree.current();
-            let tries = (0..TRIES).map(|_| self.attempt(&program, directory, IMPATIENCE));
-            match tries.into_iter().find(|complaints| !complaints.is_empty()) {
+            let attempts = (0..tries).map(|_| self.attempt(&program, directory, IMPATIENCE));
+            match attempts.into_iter().find(|complaints| !complaints.is_empty()) {
                 Some(complaints) => {
                     smallest = (program, complaints);
                     simpler = tree.simplify();

@@ -38,11 +38,7 @@ pub fn check(history: &History, complaints: &mut Vec<String>) {
 
 fn pieces(history: &History, end: u32, writing: bool) -> Vec<Piece> {
     let moved = history.complete().filter(|(request, life)| {
-        let right = if writing {
-            is_write(request.what)
-        } else {
-            is_read(request.what)
-        };
+        let right = if writing { is_write(request.what) } else { is_read(request.what) };
         right && life.error == 0 && life.value > 0
     });
     moved
@@ -109,11 +105,7 @@ pub fn explain(
     };
     let mut search = Search {
         before_write: before(&writes),
-        before_read: if by_file {
-            vec![Vec::new(); reads.len()]
-        } else {
-            before(&reads)
-        },
+        before_read: if by_file { vec![Vec::new(); reads.len()] } else { before(&reads) },
         progress: vec![0; writes.len()],
         read_placed: vec![false; reads.len()],
         writes,
@@ -128,11 +120,7 @@ pub fn explain(
         return Ok(());
     }
     let (placed, left) = &search.best;
-    let effort = if search.steps > STEPS {
-        " (search given up)"
-    } else {
-        ""
-    };
+    let effort = if search.steps > STEPS { " (search given up)" } else { "" };
     Err(format!("no legal order{effort}; {placed} pieces fit, {left}"))
 }
 
@@ -148,27 +136,16 @@ impl Search {
                 .filter(|write| {
                     !self.is_read(*write) && (self.writes[*write].must || self.progress[*write] > 0)
                 })
-                .map(|write| {
-                    (
-                        self.writes[write].id,
-                        self.progress[write],
-                        self.writes[write].bytes.len(),
-                    )
-                })
+                .map(|write| (self.writes[write].id, self.progress[write], self.writes[write].bytes.len()))
                 .collect();
             if reads.is_empty() && writes.is_empty() {
                 return true;
             }
-            self.best = (
-                placed,
-                format!("left are reads {reads:?}, writes (number, read, length) {writes:?}"),
-            );
+            self.best =
+                (placed, format!("left are reads {reads:?}, writes (number, read, length) {writes:?}"));
         }
         for read in 0..self.reads.len() {
-            if !self.read_placed[read]
-                && self.before_read[read]
-                    .iter()
-                    .all(|first| self.read_placed[*first])
+            if !self.read_placed[read] && self.before_read[read].iter().all(|first| self.read_placed[*first])
             {
                 self.read_placed[read] = true;
                 if self.consume(read, 0, placed) {
@@ -271,13 +248,6 @@ impl Search {
         let wanted = &self.reads[read].bytes[at..];
         let there = &self.writes[write].bytes[self.progress[write]..];
         let all = wanted.len().min(there.len());
-        (
-            wanted
-                .iter()
-                .zip(there)
-                .take_while(|(wanted, there)| wanted == there)
-                .count(),
-            all,
-        )
+        (wanted.iter().zip(there).take_while(|(wanted, there)| wanted == there).count(), all)
     }
 }
