@@ -64,6 +64,8 @@ pub struct Engine {
     pub alive: [AtomicU32; 2],
     /// The completion thread's thread id, through which helpers reach the program's descriptors.
     pub completion_thread: AtomicU32,
+    /// Whether helpers have descriptor tables of their own (`pins`): 0 not known yet, 1 yes, 2 no.
+    pub own_tables: AtomicU32,
     /// `wake::is_stalled`: the ring's head when somebody last looked, and since when it is that.
     pub stall_head: AtomicU64,
     pub stall_since: AtomicU64,
@@ -97,6 +99,7 @@ impl Engine {
             live: AtomicU32::new(0),
             alive: [AtomicU32::new(0), AtomicU32::new(0)],
             completion_thread: AtomicU32::new(0),
+            own_tables: AtomicU32::new(0),
             stall_head: AtomicU64::new(u64::MAX),
             stall_since: AtomicU64::new(0),
             overflowing: AtomicU32::new(0),

@@ -36,14 +36,19 @@ struct Held {
 }
 
 impl Pins {
-    /// For the calling thread, a new helper: a table of its own, if it may have one.
+    /// For the calling thread, a new helper: a table of its own, if it may have one. The first helper is a thread of
+    /// the program's table and finds out; later ones may come from a helper, whose table is not the program's.
     pub fn new(engine: &Engine) -> Pins {
         let thread = engine.completion_thread.load(Ordering::Relaxed) as c_int;
-        let table = tables::may_copy_descriptors(thread)
-            .then(tables::leave_shared_table)
-            .and_then(Result::ok)
-            .and_then(|()| tables::open_process(thread).ok());
-        Pins { table, held: None }
+        if engine.own_tables.load(Ordering::Relaxed) == 0 {
+            let may = tables::may_copy_descriptors(thread) && tables::leave_shared_table().is_ok();
+            engine.own_tables.store(if may { 1 } else { 2 }, Ordering::Relaxed);
+        } else if engine.own_tables.load(Ordering::Relaxed) == 1 {
+            // What was allowed once is allowed now; a copy of a helper's table would hold its files open.
+            let _ = tables::leave_shared_table();
+        }
+        let own = engine.own_tables.load(Ordering::Relaxed) == 1;
+        Pins { table: own.then(|| tables::open_process(thread).unwrap_or(-1)), held: None }
     }
 
     /// Whether this thread has a table of its own.
@@ -81,7 +86,7 @@ impl Pins {
 
     fn copy(&mut self, engine: &Engine, table: c_int, fd: c_int) -> Result<c_int, Errno> {
         let copied = tables::copy_descriptor(table, fd);
-        if copied != Err(Errno(libc::ESRCH)) {
+        if table >= 0 && copied != Err(Errno(libc::ESRCH)) {
             return copied;
         }
         // The thread by which the program's table was reached has ended: another has its part now.

@@ -6,7 +6,8 @@
 //! and others only append. No thread waits here, however many queues are idle.
 //!
 //! A poll takes a place in the ring for as long as it is armed. So at most half the ring is given
-//! to them; further queues share one epoll instance, which takes a single place ([`watch`]).
+//! to them; further queues share one epoll instance, which takes a single place ([`watch`]). So do terminals and
+//! FIFOs opened for both directions, which IOCB_CMD_POLL refuses.
 //!
 //! All of it is guarded by the engine's lock, except the transfer itself.
 
@@ -410,7 +411,8 @@ fn arm(engine: &Engine, at: Number, queue: &Queue) -> bool {
         }
         Err(errno) => {
             engine.ring.release(1);
-            errno == Errno::AGAIN && watch(engine, queue)
+            // EINVAL: the kernel polls on one wait queue only, and terminals, and FIFOs open for both, have two.
+            matches!(errno, Errno::AGAIN | Errno::INVAL) && watch(engine, queue)
         }
     }
 }

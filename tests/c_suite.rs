@@ -99,12 +99,7 @@ fn run_program(name: &str) {
         }
     }
     count(program.cases.len(), skipped);
-    assert!(
-        failures.is_empty(),
-        "{} failed:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
 }
 
 fn judge_case(program: &Program, case: &Case) -> Verdict {
@@ -112,10 +107,7 @@ fn judge_case(program: &Program, case: &Case) -> Verdict {
     let libc = match case.kind {
         Kind::Same => Some(program.run(case, Way::Libc, &plain)),
         Kind::Defect => {
-            let short = Surroundings {
-                timeout: Some(DEFECT_TIMEOUT),
-                ..Surroundings::default()
-            };
+            let short = Surroundings { timeout: Some(DEFECT_TIMEOUT), ..Surroundings::default() };
             Some(program.run(case, Way::Libc, &short))
         }
         Kind::Differs => None,
@@ -131,9 +123,7 @@ fn judge(case: &Case, libc: Option<&Outcome>, ours: &[(Way, Outcome)]) -> Verdic
         Verdict::Failed(format!("{way:?}: {}, {what}\n{stdout}\n{stderr}", outcome.ending))
     };
     let all = libc.map(|outcome| (Way::Libc, outcome)).into_iter();
-    let all: Vec<_> = all
-        .chain(ours.iter().map(|(way, outcome)| (*way, outcome)))
-        .collect();
+    let all: Vec<_> = all.chain(ours.iter().map(|(way, outcome)| (*way, outcome))).collect();
     for &(way, outcome) in &all {
         if outcome.ending == NO_SUCH_CASE || outcome.ending == WRONG_IMPLEMENTATION {
             return failed(way, outcome, "the case did not run");
@@ -154,11 +144,7 @@ fn judge(case: &Case, libc: Option<&Outcome>, ours: &[(Way, Outcome)]) -> Verdic
     }
     if let (Kind::Same, Some(libc)) = (case.kind, libc) {
         if let Some((way, outcome)) = ours.iter().find(|(_, outcome)| outcome.stdout != libc.stdout) {
-            return failed(
-                *way,
-                outcome,
-                &format!("libc's says:\n{}but this says:", libc.stdout),
-            );
+            return failed(*way, outcome, &format!("libc's says:\n{}but this says:", libc.stdout));
         }
     }
     Verdict::Passed
@@ -194,11 +180,7 @@ extern "C" fn print_summary() {
 fn every_program_is_listed() {
     let mut listed: Vec<String> = LISTED.iter().map(|name| name.to_string()).collect();
     listed.sort();
-    assert_eq!(
-        listed,
-        Program::names(),
-        "c_suite.rs lists other programs than c-tests/ has"
-    );
+    assert_eq!(listed, Program::names(), "c_suite.rs lists other programs than c-tests/ has");
 }
 
 /// Without this, a preload that the dynamic linker ignores would look like success.
@@ -225,24 +207,12 @@ mod judging {
     use super::*;
 
     fn outcome(ending: Ending, stdout: &str) -> Outcome {
-        Outcome {
-            ending,
-            stdout: stdout.to_owned(),
-            stderr: String::new(),
-        }
+        Outcome { ending, stdout: stdout.to_owned(), stderr: String::new() }
     }
 
     fn verdict(kind: Kind, libc: Option<Outcome>, linked: Outcome, preloaded: Outcome) -> Verdict {
-        let case = Case {
-            kind,
-            name: "name".to_owned(),
-            reason: String::new(),
-        };
-        judge(
-            &case,
-            libc.as_ref(),
-            &[(Way::Linked, linked), (Way::Preloaded, preloaded)],
-        )
+        let case = Case { kind, name: "name".to_owned(), reason: String::new() };
+        judge(&case, libc.as_ref(), &[(Way::Linked, linked), (Way::Preloaded, preloaded)])
     }
 
     fn fails(verdict: Verdict) -> bool {
@@ -253,30 +223,15 @@ mod judging {
     fn same_output_passes_and_other_output_fails() {
         let good = || outcome(PASSED, "1\n");
         assert_eq!(verdict(Kind::Same, Some(good()), good(), good()), Verdict::Passed);
-        assert!(fails(verdict(
-            Kind::Same,
-            Some(good()),
-            good(),
-            outcome(PASSED, "2\n")
-        )));
-        assert!(fails(verdict(
-            Kind::Same,
-            Some(outcome(PASSED, "")),
-            good(),
-            good()
-        )));
+        assert!(fails(verdict(Kind::Same, Some(good()), good(), outcome(PASSED, "2\n"))));
+        assert!(fails(verdict(Kind::Same, Some(outcome(PASSED, "")), good(), good())));
     }
 
     #[test]
     fn a_failure_on_any_side_fails() {
         let good = || outcome(PASSED, "");
-        for bad in [
-            Ending::Exit(1),
-            Ending::Signal(11),
-            Ending::TimedOut,
-            NO_SUCH_CASE,
-            WRONG_IMPLEMENTATION,
-        ] {
+        for bad in [Ending::Exit(1), Ending::Signal(11), Ending::TimedOut, NO_SUCH_CASE, WRONG_IMPLEMENTATION]
+        {
             assert!(fails(verdict(Kind::Same, Some(outcome(bad, "")), good(), good())));
             assert!(fails(verdict(Kind::Same, Some(good()), outcome(bad, ""), good())));
             assert!(fails(verdict(Kind::Differs, None, good(), outcome(bad, ""))));
@@ -287,18 +242,10 @@ mod judging {
     fn a_defect_must_show_on_libc() {
         let good = || outcome(PASSED, "");
         for bad in [Ending::Exit(1), Ending::Signal(11), Ending::TimedOut] {
-            assert_eq!(
-                verdict(Kind::Defect, Some(outcome(bad, "")), good(), good()),
-                Verdict::Passed
-            );
+            assert_eq!(verdict(Kind::Defect, Some(outcome(bad, "")), good(), good()), Verdict::Passed);
         }
         for not_shown in [PASSED, NO_SUCH_CASE, WRONG_IMPLEMENTATION] {
-            assert!(fails(verdict(
-                Kind::Defect,
-                Some(outcome(not_shown, "")),
-                good(),
-                good()
-            )));
+            assert!(fails(verdict(Kind::Defect, Some(outcome(not_shown, "")), good(), good())));
         }
     }
 

@@ -34,12 +34,8 @@ const EXTENSIONS: &[&str] = &[];
 
 /// The libraries that the product may need: what every dynamically linked program has loaded, and the unwinder that
 /// Rust's standard library refers to.
-const ALLOWED_LIBRARIES: &[&str] = &[
-    "libc.so.6",
-    "libgcc_s.so.1",
-    "ld-linux-x86-64.so.2",
-    "ld-linux-aarch64.so.1",
-];
+const ALLOWED_LIBRARIES: &[&str] =
+    &["libc.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"];
 
 const LARGEST: u64 = 512 * 1024;
 
@@ -65,9 +61,7 @@ fn sections(data: &[u8]) -> SectionTable<'_, Header> {
 fn exports(data: &[u8]) -> BTreeSet<Export> {
     let sections = sections(data);
     let versions = sections.versions(NativeEndian, data).expect("its versions");
-    let symbols = sections
-        .symbols(NativeEndian, data, elf::SHT_DYNSYM)
-        .expect("its dynamic symbols");
+    let symbols = sections.symbols(NativeEndian, data, elf::SHT_DYNSYM).expect("its dynamic symbols");
     let mut found = BTreeSet::new();
     for (index, symbol) in symbols.enumerate() {
         let local = symbol.st_bind() == elf::STB_LOCAL;
@@ -75,20 +69,12 @@ fn exports(data: &[u8]) -> BTreeSet<Export> {
         if symbol.is_undefined(NativeEndian) || local || hidden {
             continue;
         }
-        let name = symbol
-            .name(NativeEndian, symbols.strings())
-            .expect("a symbol name");
+        let name = symbol.name(NativeEndian, symbols.strings()).expect("a symbol name");
         let version = versions.as_ref().and_then(|versions| {
             let version = versions.version_index(NativeEndian, index);
-            versions
-                .version(version)
-                .expect("a version")
-                .map(|version| text(version.name()))
+            versions.version(version).expect("a version").map(|version| text(version.name()))
         });
-        found.insert(Export {
-            name: text(name),
-            version,
-        });
+        found.insert(Export { name: text(name), version });
     }
     found
 }
@@ -100,19 +86,14 @@ fn text(bytes: &[u8]) -> String {
 /// The dynamic section: each tag with its value, and for those that name something the name.
 fn dynamic(data: &[u8]) -> Vec<(u32, u64, Option<String>)> {
     let sections = sections(data);
-    let (entries, link) = sections
-        .dynamic(NativeEndian, data)
-        .expect("its dynamic section")
-        .expect("a dynamic section");
+    let (entries, link) =
+        sections.dynamic(NativeEndian, data).expect("its dynamic section").expect("a dynamic section");
     let strings = sections.strings(NativeEndian, data, link).expect("its strings");
     entries
         .iter()
         .map(|entry| {
             let tag = entry.tag32(NativeEndian).unwrap_or(0);
-            let named = matches!(
-                tag,
-                elf::DT_NEEDED | elf::DT_SONAME | elf::DT_RPATH | elf::DT_RUNPATH
-            );
+            let named = matches!(tag, elf::DT_NEEDED | elf::DT_SONAME | elf::DT_RPATH | elf::DT_RUNPATH);
             let name = named.then(|| text(entry.string(NativeEndian, strings).expect("a name")));
             (tag, entry.d_val(NativeEndian), name)
         })
@@ -120,30 +101,17 @@ fn dynamic(data: &[u8]) -> Vec<(u32, u64, Option<String>)> {
 }
 
 fn names_of(data: &[u8], wanted: u32) -> Vec<String> {
-    dynamic(data)
-        .into_iter()
-        .filter(|(tag, ..)| *tag == wanted)
-        .filter_map(|(_, _, name)| name)
-        .collect()
+    dynamic(data).into_iter().filter(|(tag, ..)| *tag == wanted).filter_map(|(_, _, name)| name).collect()
 }
 
 #[test]
 fn exactly_the_documented_names_are_exported() {
-    let found: BTreeSet<String> = exports(&product_bytes())
-        .into_iter()
-        .map(|export| export.name)
-        .collect();
-    let documented: BTreeSet<String> = STANDARD
-        .iter()
-        .chain(EXTENSIONS)
-        .map(|name| (*name).to_owned())
-        .collect();
+    let found: BTreeSet<String> = exports(&product_bytes()).into_iter().map(|export| export.name).collect();
+    let documented: BTreeSet<String> =
+        STANDARD.iter().chain(EXTENSIONS).map(|name| (*name).to_owned()).collect();
     let missing: Vec<_> = documented.difference(&found).collect();
     let extra: Vec<_> = found.difference(&documented).collect();
-    assert!(
-        missing.is_empty() && extra.is_empty(),
-        "missing: {missing:?}\nextra: {extra:?}"
-    );
+    assert!(missing.is_empty() && extra.is_empty(), "missing: {missing:?}\nextra: {extra:?}");
 }
 
 #[test]
@@ -156,14 +124,9 @@ fn extensions_start_with_aio() {
 #[test]
 fn no_name_has_a_version() {
     let data = product_bytes();
-    let versioned: Vec<_> = exports(&data)
-        .into_iter()
-        .filter(|export| export.version.is_some())
-        .collect();
+    let versioned: Vec<_> = exports(&data).into_iter().filter(|export| export.version.is_some()).collect();
     assert!(versioned.is_empty(), "{versioned:?}");
-    let definitions = sections(&data)
-        .gnu_verdef(NativeEndian, &*data)
-        .expect("its version definitions");
+    let definitions = sections(&data).gnu_verdef(NativeEndian, &*data).expect("its version definitions");
     assert!(definitions.is_none(), "the file defines versions");
 }
 
@@ -175,25 +138,16 @@ fn the_soname_carries_the_major_version() {
 /// The library's threads would run in unmapped memory after a dlclose.
 #[test]
 fn it_stays_loaded_after_dlclose() {
-    let flags = dynamic(&product_bytes())
-        .into_iter()
-        .find(|(tag, ..)| *tag == elf::DT_FLAGS_1);
+    let flags = dynamic(&product_bytes()).into_iter().find(|(tag, ..)| *tag == elf::DT_FLAGS_1);
     let (_, flags, _) = flags.expect("the file has DT_FLAGS_1");
-    assert_ne!(
-        flags & u64::from(elf::DF_1_NODELETE),
-        0,
-        "it was not linked with -z nodelete"
-    );
+    assert_ne!(flags & u64::from(elf::DF_1_NODELETE), 0, "it was not linked with -z nodelete");
 }
 
 #[test]
 fn it_needs_no_other_library_and_no_search_path() {
     let data = product_bytes();
     let needed = names_of(&data, elf::DT_NEEDED);
-    let strange: Vec<_> = needed
-        .iter()
-        .filter(|name| !ALLOWED_LIBRARIES.contains(&name.as_str()))
-        .collect();
+    let strange: Vec<_> = needed.iter().filter(|name| !ALLOWED_LIBRARIES.contains(&name.as_str())).collect();
     assert!(strange.is_empty(), "it needs {strange:?}");
     assert!(names_of(&data, elf::DT_RPATH).is_empty());
     assert!(names_of(&data, elf::DT_RUNPATH).is_empty());
@@ -202,20 +156,12 @@ fn it_needs_no_other_library_and_no_search_path() {
 #[test]
 fn its_code_is_never_writable() {
     let data = product_bytes();
-    assert!(
-        dynamic(&data).iter().all(|(tag, ..)| *tag != elf::DT_TEXTREL),
-        "text relocations"
-    );
+    assert!(dynamic(&data).iter().all(|(tag, ..)| *tag != elf::DT_TEXTREL), "text relocations");
     let header = Header::parse(&*data).expect("an ELF file");
-    let segments = header
-        .program_headers(NativeEndian, &*data)
-        .expect("its segments");
+    let segments = header.program_headers(NativeEndian, &*data).expect("its segments");
     for segment in segments {
         let flags = segment.p_flags.get(NativeEndian);
-        assert!(
-            flags & (elf::PF_W | elf::PF_X) != elf::PF_W | elf::PF_X,
-            "a segment is writable code"
-        );
+        assert!(flags & (elf::PF_W | elf::PF_X) != elf::PF_W | elf::PF_X, "a segment is writable code");
     }
 }
 
@@ -229,9 +175,7 @@ fn it_is_small() {
 fn it_is_stripped() {
     let data = product_bytes();
     let sections = sections(&data);
-    assert!(sections
-        .iter()
-        .all(|section| section.sh_type(NativeEndian) != elf::SHT_SYMTAB));
+    assert!(sections.iter().all(|section| section.sh_type(NativeEndian) != elf::SHT_SYMTAB));
 }
 
 /// The check of versions has to see them where they are: in the C library.
@@ -244,9 +188,6 @@ fn versions_are_seen_in_libc() {
         .find(|path| path.contains("/libc.so") || path.contains("/libc-"))
         .expect("this process uses libc");
     let data = fs::read(libc).expect("read libc");
-    let open = exports(&data)
-        .into_iter()
-        .find(|export| export.name == "openat")
-        .expect("openat");
+    let open = exports(&data).into_iter().find(|export| export.name == "openat").expect("openat");
     assert!(open.version.is_some_and(|version| version.starts_with("GLIBC_")));
 }

@@ -18,21 +18,12 @@ fn the_committed_header_is_the_generated_one() {
     let generated = fs::read_to_string(GENERATED).expect("read the generated header");
     let committed = fs::read_to_string(committed()).expect("read the committed header");
     assert!(!generated.trim().is_empty());
-    if let Some((at, (left, right))) = generated
-        .lines()
-        .zip(committed.lines())
-        .enumerate()
-        .find(|(_, (left, right))| left != right)
+    if let Some((at, (left, right))) =
+        generated.lines().zip(committed.lines()).enumerate().find(|(_, (left, right))| left != right)
     {
-        panic!(
-            "line {}: the generated header has\n{left}\nand the committed one\n{right}",
-            at + 1
-        );
+        panic!("line {}: the generated header has\n{left}\nand the committed one\n{right}", at + 1);
     }
-    assert_eq!(
-        generated, committed,
-        "one is longer; copy {GENERATED} to include/"
-    );
+    assert_eq!(generated, committed, "one is longer; copy {GENERATED} to include/");
 }
 
 /// A translation unit that uses every function at the type that POSIX gives it, and moves some bytes.
@@ -154,11 +145,8 @@ fn compile(directory: &Path, include: &Path, cpp: bool, flags: &[&str]) -> (Outp
 
 fn compiles_and_runs(cpp: bool, standards: &[&str]) {
     let include = committed().parent().expect("include").to_owned();
-    let sizes: [&[&str]; 3] = [
-        &[],
-        &["-D_FILE_OFFSET_BITS=64"],
-        &["-D_FILE_OFFSET_BITS=64", "-D_GNU_SOURCE"],
-    ];
+    let sizes: [&[&str]; 3] =
+        [&[], &["-D_FILE_OFFSET_BITS=64"], &["-D_FILE_OFFSET_BITS=64", "-D_GNU_SOURCE"]];
     let orders = ["-DHEADER_ALONE", "-DSYSTEM_HEADER_FIRST", "-DSYSTEM_HEADER_LAST"];
     for standard in standards {
         for size in sizes {
@@ -167,10 +155,7 @@ fn compiles_and_runs(cpp: bool, standards: &[&str]) {
                 if cpp && size.contains(&"-D_GNU_SOURCE") {
                     continue;
                 }
-                let flags: Vec<&str> = [*standard, order]
-                    .into_iter()
-                    .chain(size.iter().copied())
-                    .collect();
+                let flags: Vec<&str> = [*standard, order].into_iter().chain(size.iter().copied()).collect();
                 let directory = common::scratch_directory();
                 let (output, binary) = compile(directory.path(), &include, cpp, &flags);
                 let errors = String::from_utf8_lossy(&output.stderr);

@@ -33,15 +33,8 @@ fn judge(program: &Program, case: &Case) -> Result<(), String> {
         // Without force nothing had gone on: that is a failure, whatever the program says.
         let passed = outcome.ending == Ending::Exit(0) && !was_forced;
         if passed == is_defect {
-            let what = if was_forced {
-                ", the file system had to be set free"
-            } else {
-                ""
-            };
-            return Err(format!(
-                "{way:?}: {}{what}\n{}{}",
-                outcome.ending, outcome.stdout, outcome.stderr
-            ));
+            let what = if was_forced { ", the file system had to be set free" } else { "" };
+            return Err(format!("{way:?}: {}{what}\n{}{}", outcome.ending, outcome.stdout, outcome.stderr));
         }
     }
     Ok(())
@@ -87,17 +80,10 @@ impl Mount {
         own_mounts()?;
         let directory = common::scratch_directory();
         let shared = Shared::new();
-        let session = fuser::spawn_mount(
-            GatedFs(shared.clone()),
-            directory.path(),
-            &fuser::Config::default(),
-        )
-        .map_err(|error| format!("no FUSE mount: {error}"))?;
-        Ok(Mount {
-            directory,
-            shared,
-            session: Some(session),
-        })
+        let session =
+            fuser::spawn_mount(GatedFs(shared.clone()), directory.path(), &fuser::Config::default())
+                .map_err(|error| format!("no FUSE mount: {error}"))?;
+        Ok(Mount { directory, shared, session: Some(session) })
     }
 }
 
@@ -121,15 +107,8 @@ fn own_mounts() -> Result<(), String> {
     }
     let flags = libc::MS_REC | libc::MS_PRIVATE;
     // SAFETY: the path is a C string; the kernel reads no other argument for a change of propagation.
-    let result = unsafe {
-        libc::mount(
-            std::ptr::null(),
-            c"/".as_ptr(),
-            std::ptr::null(),
-            flags,
-            std::ptr::null(),
-        )
-    };
+    let result =
+        unsafe { libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), flags, std::ptr::null()) };
     match result {
         0 => Ok(()),
         _ => Err(format!("no private mounts: {}", last_error())),

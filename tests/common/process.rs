@@ -69,11 +69,7 @@ pub fn run(command: &mut Command, limit: Duration) -> io::Result<Outcome> {
         (false, Some(code)) => Ending::Exit(code),
         (false, None) => Ending::Signal(std::os::unix::process::ExitStatusExt::signal(&status).unwrap_or(0)),
     };
-    Ok(Outcome {
-        ending,
-        stdout: contents(&mut stdout)?,
-        stderr: contents(&mut stderr)? + &threads,
-    })
+    Ok(Outcome { ending, stdout: contents(&mut stdout)?, stderr: contents(&mut stderr)? + &threads })
 }
 
 /// Looks without collecting the process: its number stays its own until `wait`.

@@ -110,12 +110,7 @@ impl Program {
             .expect("read c-tests")
             .map(|entry| entry.expect("read c-tests").path())
             .filter(|path| path.extension().is_some_and(|extension| extension == "c"))
-            .map(|path| {
-                path.file_stem()
-                    .expect("a file name")
-                    .to_string_lossy()
-                    .into_owned()
-            })
+            .map(|path| path.file_stem().expect("a file name").to_string_lossy().into_owned())
             .collect();
         names.sort();
         names
@@ -124,10 +119,7 @@ impl Program {
     /// Compiles a program and asks it for its cases. The error is why it cannot run here: a reason to skip it.
     /// Panics, with the compiler's words, when it does not compile.
     pub fn compile(name: &str) -> Result<Program, String> {
-        let source = super::source_root()
-            .join("c-tests")
-            .join(name)
-            .with_extension("c");
+        let source = super::source_root().join("c-tests").join(name).with_extension("c");
         let text =
             fs::read_to_string(&source).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
         let wishes = Wishes::of(&text);
@@ -152,14 +144,7 @@ impl Program {
         let cases = list_cases(&on_libc);
         assert!(!cases.is_empty(), "{name} has no cases");
         let timeout = wishes.timeout.unwrap_or(TIMEOUT);
-        Ok(Program {
-            name: name.to_owned(),
-            cases,
-            on_libc,
-            linked,
-            timeout,
-            _directory: directory,
-        })
+        Ok(Program { name: name.to_owned(), cases, on_libc, linked, timeout, _directory: directory })
     }
 
     pub fn timeout(&self) -> Duration {
@@ -197,11 +182,7 @@ impl Program {
 
 fn link(object: &Path, binary: &Path, libraries: &[String], product: Option<&Path>) {
     let mut command = super::c_compiler(false);
-    command
-        .args(["-pthread", "-pie"])
-        .arg(object)
-        .arg("-o")
-        .arg(binary);
+    command.args(["-pthread", "-pie"]).arg(object).arg("-o").arg(binary);
     if let Some(directory) = product {
         command.arg("-L").arg(directory).arg("-laio_posix");
         command.arg(format!("-Wl,-rpath,{}", directory.display()));
@@ -210,25 +191,14 @@ fn link(object: &Path, binary: &Path, libraries: &[String], product: Option<&Pat
 }
 
 fn compiler_succeeds(command: &mut Command) {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("no C compiler: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = command.output().unwrap_or_else(|error| panic!("no C compiler: {error}"));
+    assert!(output.status.success(), "{command:?}:\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn list_cases(binary: &Path) -> Vec<Case> {
-    let output = Command::new(binary)
-        .output()
-        .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
-    assert!(
-        output.status.success(),
-        "{} does not list its cases",
-        binary.display()
-    );
+    let output =
+        Command::new(binary).output().unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
+    assert!(output.status.success(), "{} does not list its cases", binary.display());
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .map(|line| {
@@ -240,11 +210,7 @@ fn list_cases(binary: &Path) -> Vec<Case> {
                 _ => panic!("{} lists {line:?}", binary.display()),
             };
             let name = words.next().expect("a case has a name").to_owned();
-            Case {
-                kind,
-                name,
-                reason: words.next().unwrap_or_default().to_owned(),
-            }
+            Case { kind, name, reason: words.next().unwrap_or_default().to_owned() }
         })
         .collect()
 }

@@ -122,11 +122,7 @@ impl Files {
             mtime: UNIX_EPOCH,
             ctime: UNIX_EPOCH,
             crtime: UNIX_EPOCH,
-            kind: if is_root {
-                FileType::Directory
-            } else {
-                FileType::RegularFile
-            },
+            kind: if is_root { FileType::Directory } else { FileType::RegularFile },
             perm: if is_root { 0o755 } else { 0o600 },
             nlink: 1,
             uid: 0,
@@ -159,11 +155,7 @@ pub struct GatedFs(pub Shared);
 impl Filesystem for GatedFs {
     fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let state = self.0.lock();
-        let found = state
-            .files
-            .numbers
-            .get(name)
-            .and_then(|&number| state.files.attributes(number));
+        let found = state.files.numbers.get(name).and_then(|&number| state.files.attributes(number));
         match found {
             Some(attributes) => reply.entry(&NO_CACHING, &attributes, Generation(0)),
             None => reply.error(Errno::ENOENT),
@@ -171,12 +163,10 @@ impl Filesystem for GatedFs {
     }
 
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        self.0
-            .lock()
-            .answer_unless(Gate::AllClosed, move |files| match files.attributes(number.0) {
-                Some(attributes) => reply.attr(&NO_CACHING, &attributes),
-                None => reply.error(Errno::ENOENT),
-            });
+        self.0.lock().answer_unless(Gate::AllClosed, move |files| match files.attributes(number.0) {
+            Some(attributes) => reply.attr(&NO_CACHING, &attributes),
+            None => reply.error(Errno::ENOENT),
+        });
     }
 
     fn setattr(
@@ -229,13 +219,7 @@ impl Filesystem for GatedFs {
         let number = *state.files.numbers.entry(name.to_owned()).or_insert(number);
         state.files.contents.entry(number).or_default();
         let attributes = state.files.attributes(number).expect("it was made just now");
-        reply.created(
-            &NO_CACHING,
-            &attributes,
-            Generation(0),
-            FileHandle(0),
-            FopenFlags::FOPEN_NOFLUSH,
-        );
+        reply.created(&NO_CACHING, &attributes, Generation(0), FileHandle(0), FopenFlags::FOPEN_NOFLUSH);
         if let Some(gate) = order {
             state.files.numbers.remove(name);
             state.set_gate(gate);
@@ -257,9 +241,9 @@ impl Filesystem for GatedFs {
         _owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.0.lock().answer_unless(Gate::DataClosed, move |files| {
-            reply.data(files.read(number.0, offset, size))
-        });
+        self.0
+            .lock()
+            .answer_unless(Gate::DataClosed, move |files| reply.data(files.read(number.0, offset, size)));
     }
 
     fn write(
