@@ -1,0 +1,18 @@
+//! The protocols by which threads wait, lead and complete, explored by `loom`: every order in which their steps can
+//! follow each other, within the bounds given at each model.
+//!
+//! The models repeat what `src` does line by line, with fewer threads and requests, and without time: nobody's
+//! patience ever ends, so a thread that only a time-out would wake is a deadlock, which `loom` reports. Each model is also run with
+//! known mistakes put in, and must find them.
+
+#[path = "protocol"]
+mod protocol {
+    mod bounce;
+    mod engine;
+    mod kernel;
+    mod lead;
+    mod lock;
+    mod owed;
+    mod register;
+    pub mod run;
+}
