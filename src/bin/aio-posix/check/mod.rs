@@ -13,7 +13,17 @@ use probe::{Kind, Measured, Operation, Place};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The library would hand every call to libc.
+const STATUSES: &str = "\
+Exit status:
+  0  kernel AIO works, and direct reads, and direct overwrites where they were
+     tried, are asynchronous in every PATH
+  1  something could not be tried
+  2  wrong options
+  3  the kernel refuses this process what the library needs
+  4  kernel AIO works, but in some PATH direct reads or overwrites are not
+     asynchronous";
+
+/// The kernel refuses what the library needs.
 const REFUSED: u8 = 3;
 /// Somewhere no direct transfer is asynchronous.
 const NOT_ASYNCHRONOUS: u8 = 4;
@@ -21,11 +31,8 @@ const NOT_ASYNCHRONOUS: u8 = 4;
 /// Measure what kernel AIO does here, and say what the library would do.
 ///
 /// In each PATH that is a directory it writes a file of some 20 MiB without a name; a file or a block device is only read.
-///
-/// Exit status: 0, kernel AIO works, and direct reads are asynchronous in every PATH, and so are direct overwrites where
-/// they were tried; 1, something could not be tried; 2, wrong options; 3, the kernel refuses this process what the library
-/// needs; 4, kernel AIO works, but in some PATH direct reads or overwrites are not asynchronous.
 #[derive(clap::Args)]
+#[command(after_long_help = STATUSES)]
 pub struct Options {
     /// Directories, files or block devices to measure
     #[arg(value_name = "PATH", default_value = ".")]

@@ -50,7 +50,7 @@ fn write_text(text: &mut String, host: &Host, findings: &[Finding]) -> std::fmt:
                 refused.call, refused.error, host.kernel
             )?;
             writeln!(text, "            by {}", refused.by)?;
-            writeln!(text, "            the library hands every call to libc's own implementation")?;
+            writeln!(text, "            {}", consequence(refused.call))?;
         }
     }
     if let (Some(in_use), Some(most)) = (host.in_use, host.most) {
@@ -78,6 +78,15 @@ fn write_text(text: &mut String, host: &Host, findings: &[Finding]) -> std::fmt:
         }
     }
     Ok(())
+}
+
+/// What the library makes of a call that is refused.
+fn consequence(call: &str) -> &'static str {
+    if call == "io_setup" {
+        "the library hands every call to libc's own implementation"
+    } else {
+        "the library needs the call: requests would fail or hang"
+    }
 }
 
 pub fn json(host: &Host, findings: &[Finding], failures: &[String], status: u8) -> Value {

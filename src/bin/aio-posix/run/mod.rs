@@ -21,11 +21,17 @@ const FAILED: u8 = 125;
 const NOT_RUNNABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
+const STATUSES: &str = "\
+Exit status: the program's, or
+  125  the library cannot be used
+  126  the program cannot be run, or cannot be preloaded into
+  127  there is no such program";
+
 /// Run a program with libaio_posix in place of libc's POSIX AIO.
 ///
-/// The program replaces this command: its exit status and signals are its own. Status 125: the library cannot be used;
-/// 126: the program cannot be run, or not with the library; 127: there is no such program.
+/// The program replaces this command: its process number, signals and exit status are its own.
 #[derive(clap::Args)]
+#[command(after_long_help = STATUSES)]
 pub struct Options {
     /// The libaio_posix.so to preload [default: beside this command, in ../lib, or where the dynamic linker looks]
     #[arg(long, value_name = "FILE")]
