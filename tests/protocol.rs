@@ -8,11 +8,14 @@
 #[path = "protocol"]
 mod protocol {
     mod bounce;
+    mod duty;
     mod engine;
+    mod fault;
     mod kernel;
     mod lead;
     mod lock;
     mod owed;
     mod register;
     pub mod run;
+    mod waiting;
 }

@@ -2,8 +2,9 @@
 //! the one in `src` that it stands for. What is left out: time-outs (see `kernel`), handlers, cancellation, and
 //! taking a stalled leader's place, which rests on time.
 //!
-//! A [`Fault`] puts one known mistake in, to show that the models can fail.
+//! `waiting` is the part of a thread that waits, `duty` the completion thread's. A [`Fault`] puts one known mistake in, to show that the models can fail.
 
+use super::fault::Fault;
 use super::kernel::{Event, Futex, Ring, SeqCst, KICK};
 use loom::sync::{Condvar, Mutex};
 
@@ -15,46 +16,7 @@ pub const SEVERAL: u32 = u32::MAX;
 pub const COMPLETION_THREAD: u32 = 1;
 
 /// In the outbox: not a notification, but the end of the model.
-const END: u32 = 1 << 16;
-
-/// A mistake to be found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fault {
-    /// A waiter looks at the statuses, and then sets its word.
-    LooksBeforeWord,
-    /// A waiter looks at the statuses, and then registers.
-    LooksBeforeRegistering,
-    /// A completer takes the waiter's number, and then stores the status.
-    WaiterBeforeStatus,
-    /// The second waiter of a request puts its number over the first one's.
-    OverwritesWaiter,
-    /// Who wakes a thread that sleeps in the ring does not kick.
-    NoKick,
-    /// A leader registers nowhere, whatever else is held.
-    LeaderNeverRegisters,
-    /// A request that the kernel then refuses was let go before.
-    LetsGoBeforeRefusal,
-    /// `held` falls when the request's waiter was looked for, but not yet its batch's.
-    HeldFallsBeforeBatch,
-    /// A follower looks at `leader`, and then sets its word.
-    LeaderBeforeWord,
-    /// A waiter that is satisfied does not pass its invitation on.
-    NoHandOver,
-    /// A waiter that needs the ring no more goes to sleep without passing the leadership on.
-    KeepsInvitation,
-    /// A submitter looks at `leader`, and then counts `owed` up.
-    LeaderBeforeOwed,
-    /// A leaving leader looks at `owed`, and then stores 0 in `leader`.
-    OwedBeforeLeaving,
-    /// The completion thread does not look at `owed` again after setting its word.
-    NoSecondLookAtOwed,
-    /// The completion thread does not look into the outbox again after setting its word.
-    NoSecondLookAtOutbox,
-    /// A leaving leader does not look whether an event came that somebody else could not take.
-    NoLookBehind,
-    /// A submitter gets in line and does not look whether room came meanwhile.
-    NoLookForRoom,
-}
+pub(super) const END: u32 = 1 << 16;
 
 /// What a request is, as far as the protocol cares.
 #[derive(Clone, Copy, Default)]
@@ -72,95 +34,35 @@ pub struct Kind {
 }
 
 pub struct Request {
-    in_progress: SeqCst,
-    waiter: SeqCst,
-    kind: Kind,
+    pub(super) in_progress: SeqCst,
+    pub(super) waiter: SeqCst,
+    pub(super) kind: Kind,
 }
 
 pub struct Waiter {
-    word: Futex,
-    may_lead: SeqCst,
+    pub(super) word: Futex,
+    pub(super) may_lead: SeqCst,
 }
 
 pub struct Engine {
     pub ring: Ring,
-    leader: SeqCst,
-    owed: SeqCst,
-    followers: SeqCst,
-    held: SeqCst,
-    requests: Vec<Request>,
-    waiters: Vec<Waiter>,
+    pub(super) leader: SeqCst,
+    pub(super) owed: SeqCst,
+    pub(super) followers: SeqCst,
+    pub(super) held: SeqCst,
+    pub(super) requests: Vec<Request>,
+    pub(super) waiters: Vec<Waiter>,
     /// The one batch: requests pending, and who waits for its end.
-    pending: SeqCst,
-    batch_waiter: SeqCst,
-    outbox: SeqCst,
+    pub(super) pending: SeqCst,
+    pub(super) batch_waiter: SeqCst,
+    pub(super) outbox: SeqCst,
     /// How many requests are over, for who watches the model from outside.
     over: Mutex<usize>,
     one_over: Condvar,
     /// The line before the ring (`direct::drain_line`): how many stand in it, and places in the ring.
     overflowing: SeqCst,
     room: SeqCst,
-    fault: Option<Fault>,
-}
-
-/// `wait::Goal`.
-#[derive(Clone, Copy)]
-pub enum Goal {
-    /// aio_suspend: one of these.
-    Any(&'static [usize]),
-    /// LIO_WAIT: the batch's end; its requests are these.
-    Batch(&'static [usize]),
-}
-
-impl Goal {
-    fn list(self) -> &'static [usize] {
-        match self {
-            Goal::Any(list) | Goal::Batch(list) => list,
-        }
-    }
-
-    /// `Goal::reached`
-    fn reached(self, engine: &Engine) -> bool {
-        match self {
-            Goal::Any(list) => list.iter().any(|&at| engine.requests[at].in_progress.load() == 0),
-            Goal::Batch(_) => engine.pending.load() == 0,
-        }
-    }
-
-    /// `Goal::needs_ring`
-    fn needs_ring(self, engine: &Engine) -> bool {
-        let requests = self.list().iter().map(|&at| &engine.requests[at]);
-        requests.filter(|request| !request.kind.off_ring).any(|request| request.in_progress.load() != 0)
-    }
-
-    /// `Goal::register`
-    fn register(self, engine: &Engine, number: u32) {
-        let Goal::Any(list) = self else {
-            return engine.batch_waiter.store(number);
-        };
-        for request in list.iter().map(|&at| &engine.requests[at]) {
-            if request.in_progress.load() == 0 {
-                continue;
-            }
-            if engine.has(Fault::OverwritesWaiter) {
-                request.waiter.store(number);
-                continue;
-            }
-            let before = request.waiter.compare_exchange(0, number).unwrap_or_else(|waiter| waiter);
-            if before != 0 && before != number {
-                request.waiter.store(SEVERAL);
-            }
-        }
-    }
-
-    /// `Goal::unregister`
-    fn unregister(self, engine: &Engine, number: u32) {
-        for request in self.list().iter().map(|&at| &engine.requests[at]) {
-            if request.in_progress.load() != 0 {
-                let _ = request.waiter.compare_exchange(number, 0);
-            }
-        }
-    }
+    pub(super) fault: Option<Fault>,
 }
 
 impl Engine {
@@ -188,11 +90,11 @@ impl Engine {
         }
     }
 
-    fn has(&self, fault: Fault) -> bool {
+    pub(super) fn has(&self, fault: Fault) -> bool {
         self.fault == Some(fault)
     }
 
-    fn waiter(&self, number: u32) -> &Waiter {
+    pub(super) fn waiter(&self, number: u32) -> &Waiter {
         &self.waiters[number as usize - 1]
     }
 
@@ -215,7 +117,7 @@ impl Engine {
         }
     }
 
-    fn hand_over(&self) {
+    pub(super) fn hand_over(&self) {
         self.hand_over_owing(None);
     }
 
@@ -270,110 +172,13 @@ impl Engine {
         self.leader.load() == 0 && self.leader.compare_exchange(0, me).is_ok()
     }
 
-    fn stop_leading(&self, me: u32) {
+    pub(super) fn stop_leading(&self, me: u32) {
         assert_eq!(self.leader.compare_exchange(me, 0), Ok(me), "two leaders");
-    }
-
-    // ---- src/wait.rs
-
-    /// `wait`: `number` is the waiter's slot, and its thread's name as leader.
-    pub fn wait(&self, number: u32, goal: Goal) {
-        if goal.reached(self) {
-            return;
-        }
-        self.wait_as(number, goal);
-        goal.unregister(self, number);
-        if !self.has(Fault::NoHandOver) {
-            self.hand_over();
-        }
-        assert!(goal.reached(self), "returned without its goal");
-    }
-
-    fn wait_as(&self, number: u32, goal: Goal) {
-        loop {
-            self.waiter(number).word.store(AWAKE);
-            if goal.reached(self) {
-                return;
-            }
-            let needs_ring = goal.needs_ring(self);
-            if !(needs_ring && self.lead(number, goal)) {
-                if !needs_ring && !self.has(Fault::KeepsInvitation) {
-                    // It may have led, or was invited, and will do neither any more.
-                    self.hand_over();
-                }
-                self.follow(number, goal, needs_ring);
-            }
-            if goal.reached(self) {
-                return;
-            }
-        }
-    }
-
-    /// False: somebody else leads.
-    fn lead(&self, number: u32, goal: Goal) -> bool {
-        if !self.try_lead(number) {
-            return false;
-        }
-        loop {
-            let findable = self.held.load() != 0 && !self.has(Fault::LeaderNeverRegisters);
-            let before_word = self.has(Fault::LooksBeforeWord) && goal.reached(self);
-            if findable {
-                goal.register(self, number);
-            }
-            self.waiter(number).word.store(IN_RING);
-            let reached = match self.has(Fault::LooksBeforeWord) {
-                true => before_word,
-                false => goal.reached(self),
-            };
-            if reached {
-                break;
-            }
-            let events = self.ring.wait();
-            self.waiter(number).word.store(AWAKE);
-            // `process_inbox`
-            events.into_iter().for_each(|event| self.process(event));
-            self.drain_line();
-            if goal.reached(self) || !goal.needs_ring(self) {
-                break;
-            }
-        }
-        self.waiter(number).word.store(AWAKE);
-        self.stop_leading(number);
-        true
-    }
-
-    fn follow(&self, number: u32, goal: Goal, may_lead: bool) {
-        let waiter = self.waiter(number);
-        let early = self.has(Fault::LooksBeforeRegistering) && goal.reached(self);
-        goal.register(self, number);
-        if may_lead {
-            waiter.may_lead.store(1);
-            self.followers.fetch_add(1);
-        }
-        let before = self.has(Fault::LooksBeforeWord) && goal.reached(self);
-        let led_before = self.has(Fault::LeaderBeforeWord) && self.leader.load() != 0;
-        waiter.word.store(ASLEEP);
-        let reached = match self.fault {
-            Some(Fault::LooksBeforeWord) => before,
-            Some(Fault::LooksBeforeRegistering) => early,
-            _ => goal.reached(self),
-        };
-        let led = || match self.has(Fault::LeaderBeforeWord) {
-            true => led_before,
-            false => self.leader.load() != 0,
-        };
-        if !reached && !(may_lead && !led()) {
-            waiter.word.wait(ASLEEP);
-        }
-        if may_lead {
-            waiter.may_lead.store(0);
-            self.followers.fetch_sub(1);
-        }
     }
 
     // ---- src/reap.rs
 
-    fn process(&self, event: Event) {
+    pub(super) fn process(&self, event: Event) {
         if event != KICK {
             self.room.fetch_add(1);
             self.complete(event);
@@ -466,7 +271,7 @@ impl Engine {
     }
 
     /// `call_for_line`, and the helper that it calls. The kernel completes what leaves the line at once.
-    fn drain_line(&self) {
+    pub(super) fn drain_line(&self) {
         while self.overflowing.load() != 0 && self.reserve() {
             if self.overflowing.swap(0) == 0 {
                 self.room.fetch_add(1);
@@ -477,69 +282,9 @@ impl Engine {
         }
     }
 
-    // ---- src/completion_thread.rs
-
-    pub fn completion_thread(&self) {
-        let seat = self.waiter(COMPLETION_THREAD);
-        let me = COMPLETION_THREAD;
-        loop {
-            seat.word.store(AWAKE);
-            if self.deliver() {
-                return;
-            }
-            let owed = self.owed.load() != 0;
-            if owed && self.try_lead(me) {
-                self.lead_while_owed(seat);
-                self.stop_leading(me);
-                self.hand_over();
-                continue;
-            }
-            seat.may_lead.store(u32::from(owed));
-            seat.word.store(ASLEEP);
-            let owed_now = match self.has(Fault::NoSecondLookAtOwed) {
-                true => owed,
-                false => self.owed.load() != 0,
-            };
-            let may_lead_now = owed_now && self.leader.load() == 0;
-            let nothing_to_deliver = self.has(Fault::NoSecondLookAtOutbox) || self.outbox.load() == 0;
-            if !may_lead_now && owed == owed_now && nothing_to_deliver {
-                seat.word.wait(ASLEEP);
-            }
-            seat.may_lead.store(0);
-        }
-    }
-
-    /// `lead`
-    fn lead_while_owed(&self, seat: &Waiter) {
-        loop {
-            seat.word.store(IN_RING);
-            let nothing_owed = self.owed.load() == 0 && !self.ring.has_events();
-            if nothing_owed || self.outbox.load() != 0 {
-                seat.word.store(AWAKE);
-                return;
-            }
-            let events = self.ring.wait();
-            seat.word.store(AWAKE);
-            events.into_iter().for_each(|event| self.process(event));
-            self.drain_line();
-            if self.deliver() {
-                // The end of the model: `completion_thread` must see it too.
-                self.outbox.fetch_add(END);
-                return;
-            }
-        }
-    }
-
-    /// True: the model ends.
-    fn deliver(&self) -> bool {
-        let waiting = self.outbox.swap(0);
-        (0..waiting % END).for_each(|_| self.note_over());
-        waiting >= END
-    }
-
     // ---- outside the library
 
-    fn note_over(&self) {
+    pub(super) fn note_over(&self) {
         *self.over.lock().unwrap() += 1;
         self.one_over.notify_all();
     }

@@ -1,7 +1,9 @@
 //! Rule 3: the leadership passes from hand to hand while anybody needs it.
 
-use super::engine::{Engine, Fault, Goal, Kind};
+use super::engine::{Engine, Kind};
+use super::fault::Fault;
 use super::run::{explore, must_fail, thread};
+use super::waiting::Goal;
 use std::sync::Arc;
 
 const IN_RING: Kind = Kind { off_ring: false, held: false, owed: false, notice: false, batch: false };

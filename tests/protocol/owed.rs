@@ -1,7 +1,9 @@
 //! Rule 4: what is owed happens though nobody waits for it.
 
-use super::engine::{Engine, Fault, Goal, Kind};
+use super::engine::{Engine, Kind};
+use super::fault::Fault;
 use super::run::{explore, must_fail, thread};
+use super::waiting::Goal;
 use std::sync::Arc;
 
 const IN_RING: Kind = Kind { off_ring: false, held: false, owed: false, notice: false, batch: false };

@@ -1,8 +1,10 @@
 //! Rule 1: a completion meets a waiter that is just registering. Rule 2: it meets a leader that sleeps in the ring.
 
-use super::engine::{Engine, Fault, Goal, Kind};
+use super::engine::{Engine, Kind};
+use super::fault::Fault;
 use super::kernel::SeqCst;
 use super::run::{explore, must_fail, thread};
+use super::waiting::Goal;
 use std::sync::Arc;
 
 const OFF_RING: Kind = Kind { off_ring: true, held: true, owed: false, notice: false, batch: false };
