@@ -183,6 +183,27 @@ fn what_cannot_be_measured_is_said() {
 }
 
 #[test]
+fn a_disk_with_no_room_is_said() {
+    let directory = common::scratch_directory();
+    let full = fs::File::options().write(true).open("/dev/full").expect("open /dev/full");
+    let output = installation()
+        .command()
+        .args(["check", text(directory.path())])
+        .stdout(full)
+        .output()
+        .expect("run the command");
+    assert_refused(&output, 1, "No space left on device");
+    // Room for less than the file that is written: 100 blocks of 512 bytes.
+    let limited = format!("ulimit -f 100; exec \"$0\" check {}", text(directory.path()));
+    let command = installation().command();
+    let output = Command::new("sh").args(["-c", &limited]).arg(command.get_program()).output();
+    let output = output.expect("run the command");
+    assert_eq!(output.status.code(), Some(1), "{:?}", output.status);
+    assert!(stderr(&output).contains("File too large"), "{}", stderr(&output));
+    assert_eq!(fs::read_dir(directory.path()).expect("list the directory").count(), 0);
+}
+
+#[test]
 fn an_interrupted_measurement_leaves_nothing() {
     let directory = common::scratch_directory();
     // At any time: before, in and after the measurement.

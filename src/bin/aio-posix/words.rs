@@ -1,9 +1,18 @@
 //! How this command speaks of errors.
 
-use std::io;
+use std::io::{self, Write};
 
 /// The error in words, without its number.
 pub fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+/// Writes a result to standard output; where it goes may be full or gone.
+pub fn say(text: &str) -> Result<(), String> {
+    let mut output = io::stdout();
+    output
+        .write_all(text.as_bytes())
+        .and_then(|()| output.flush())
+        .map_err(|error| format!("the result cannot be written: {}", plain(&error)))
 }

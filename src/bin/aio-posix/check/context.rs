@@ -37,6 +37,9 @@ pub struct Block(pub [u8; BLOCK]);
 /// Bytes of one request: long enough under way for a disk that it is seen under way.
 pub const BLOCK: usize = 1 << 20;
 
+/// Bytes of a request with RWF_NOWAIT: as programs make them. The kernel refuses larger ones that it would have to split.
+pub const SMALL: usize = 64 << 10;
+
 pub struct Context {
     id: libc::c_ulong,
     /// What was asked for in the end.
@@ -104,7 +107,7 @@ impl Context {
         }
     }
 
-    /// Passes one request through the kernel. `flags` are those of preadv2(2).
+    /// Passes one request through the kernel, of `BLOCK` bytes, with `NOWAIT` in `flags` (preadv2(2)) of `SMALL`.
     pub fn pass(
         &self,
         command: Command,
@@ -120,7 +123,7 @@ impl Context {
         control.aio_rw_flags = flags;
         if !matches!(command, Command::DataSync) {
             control.aio_buf = block.0.as_mut_ptr() as u64;
-            control.aio_nbytes = BLOCK as u64;
+            control.aio_nbytes = if flags & NOWAIT == 0 { BLOCK } else { SMALL } as u64;
             control.aio_offset = offset as i64;
         }
         let mut list = [&raw mut control];

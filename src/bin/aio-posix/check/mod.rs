@@ -7,6 +7,7 @@ mod probe;
 mod report;
 
 use crate::bench::machine;
+use crate::words::{plain, say};
 use context::Context;
 use host::Host;
 use probe::{Kind, Measured, Operation, Place};
@@ -94,6 +95,9 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
         }
         None => crate::library::find(None).unwrap_or_default(),
     };
+    // A write beyond RLIMIT_FSIZE then fails, and does not kill.
+    // SAFETY: sets a disposition; no handler is involved.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let context = Context::new();
     let host = Host::look(&context, library);
     let mut findings = Vec::new();
@@ -107,7 +111,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
             // Nothing can be measured by calls that are refused; but a wrong path is still wrong.
             Err(_) => {
                 if let Err(error) = path.metadata() {
-                    let reason = crate::words::plain(&error);
+                    let reason = plain(&error);
                     failures.push(format!("{} cannot be looked at: {reason}", path.display()));
                 }
             }
@@ -123,13 +127,14 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
         NOT_ASYNCHRONOUS
     };
     crate::bench::output::end_with_reader();
-    if options.json {
-        println!("{}", report::json(&host, &findings, &failures, status));
+    let said = if options.json {
+        say(&format!("{}\n", report::json(&host, &findings, &failures, status)))
     } else {
-        print!("{}", report::text(&host, &findings));
-    }
+        say(&report::text(&host, &findings))
+    };
     for sentence in failures {
         eprintln!("aio-posix: {sentence}");
     }
+    said?;
     Ok(ExitCode::from(status))
 }

@@ -192,9 +192,13 @@ impl Place {
         let nowait = match operation {
             Operation::Sync => None,
             _ => {
-                let offset = self.prepare(operation, 0)?;
-                let passage = context.pass(operation.command(), file.as_fd(), &mut block, offset, NOWAIT);
-                Some(nowait(&passage.outcome))
+                let mut answers = Vec::new();
+                for attempt in 0..TRIES {
+                    let offset = self.prepare(operation, attempt)?;
+                    let passage = context.pass(operation.command(), file.as_fd(), &mut block, offset, NOWAIT);
+                    answers.push(nowait(&passage.outcome));
+                }
+                most_frequent(&answers)
             }
         };
         Ok(Measured {
@@ -286,6 +290,13 @@ fn nowait(outcome: &io::Result<usize>) -> NoWait {
             number => NoWait::Failed(number),
         },
     }
+}
+
+/// What was answered most often; of equals, the first.
+fn most_frequent(answers: &[NoWait]) -> Option<NoWait> {
+    let count = |answer: &NoWait| answers.iter().filter(|other| *other == answer).count();
+    // max_by_key gives the last of equals.
+    answers.iter().rev().max_by_key(|answer| count(answer)).copied()
 }
 
 fn median(values: impl Iterator<Item = Duration>) -> Duration {
