@@ -130,13 +130,13 @@ pub fn submit_sync(
 /// Whether the descriptor is still open on the file that the request was submitted for.
 pub fn is_still_open(request: &Request) -> bool {
     !request.has(flag::IDENTIFIED)
-        || files::fstat(request.fd()).is_ok_and(|now| now.identity == request.identity())
+        || files::status(request.fd()).is_ok_and(|now| now.identity == request.identity())
 }
 
 /// Finds out what the descriptor is open on, for a request whose submission needed not know.
 pub fn identify(request: &Request) -> Result<Identity, Errno> {
     if !request.has(flag::IDENTIFIED) {
-        request.identify(files::fstat(request.fd())?.identity);
+        request.identify(files::status(request.fd())?.identity);
     }
     Ok(request.identity())
 }

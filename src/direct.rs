@@ -130,7 +130,7 @@ fn refused(engine: &Engine, handle: Handle, request: &Request, errno: Errno) {
         Errno::AGAIN => errand(engine, &blocked, number),
         Errno::OPNOTSUPP if request.has(flag::NOWAIT) => without_nowait(engine, &blocked, handle),
         // What pread would say of a directory or of what cannot seek is not what io_submit says.
-        Errno::INVAL | Errno::SPIPE => match files::fstat(request.fd()).map(|status| status.kind) {
+        Errno::INVAL | Errno::SPIPE => match files::status(request.fd()).map(|status| status.kind) {
             Ok(libc::S_IFDIR) => complete(engine, &blocked, number, Err(Errno::ISDIR)),
             Ok(libc::S_IFREG | libc::S_IFBLK) | Err(_) => complete(engine, &blocked, number, Err(errno)),
             Ok(_) => take_back(engine, &blocked, number),
@@ -139,42 +139,26 @@ fn refused(engine: &Engine, handle: Handle, request: &Request, errno: Errno) {
     }
 }
 
-/// The file system knows no RWF_NOWAIT. Memory is copied here and now; NFS is asynchronous
-/// without; what any other does, a helper finds out.
+/// The file system knows no RWF_NOWAIT. Memory is copied here and now; what any other does, a helper finds out.
 fn without_nowait(engine: &Engine, blocked: &Blocked, handle: Handle) {
-    const NFS: i64 = 0x6969;
     let number = number_of(handle);
     let request = engine.request(number);
     request.remove(flag::NOWAIT);
-    match files::file_system(request.fd()) {
-        Ok(kind) if is_memory(kind) => {
-            let outcome = match request.operation().direction() {
-                Some(direction) => transfer(direction, request.fd(), request.rest(), request.position()),
-                None => Err(Errno::INVAL),
-            };
-            complete(engine, blocked, number, outcome);
-        }
-        Ok(NFS) if engine.ring.reserve(1) == 1 => match engine.ring.submit_one(&mut iocb(request, handle)) {
-            Ok(()) => drop(request.move_state(handle, SUBMITTING, RING)),
-            Err(_) => {
-                engine.ring.release(1);
-                errand(engine, blocked, number);
-            }
-        },
-        _ => errand(engine, blocked, number),
+    if !files::is_memory(request.fd()) {
+        return errand(engine, blocked, number);
     }
-}
-
-/// Whether a file system (statfs(2)'s number) is memory: tmpfs, ramfs, hugetlbfs.
-pub fn is_memory(kind: i64) -> bool {
-    matches!(kind, 0x0102_1994 | 0x8584_58f6 | 0x9584_58f6)
+    let outcome = match request.operation().direction() {
+        Some(direction) => transfer(direction, request.fd(), request.rest(), request.position()),
+        None => Err(Errno::INVAL),
+    };
+    complete(engine, blocked, number, outcome);
 }
 
 /// The request would have made its caller wait: it is ours again. Signals blocked; any thread.
 pub fn take_back(engine: &Engine, blocked: &Blocked, number: Number) {
     let request = engine.request(number);
     request.remove(flag::NOWAIT);
-    match files::fstat(request.fd()) {
+    match files::status(request.fd()) {
         Err(_) => complete(engine, blocked, number, Err(Errno::CANCELED)),
         Ok(now) if request.has(flag::IDENTIFIED) && now.identity != request.identity() => {
             complete(engine, blocked, number, Err(Errno::CANCELED));

@@ -33,9 +33,9 @@ use crate::lock::{Blocked, Guard};
 use crate::order::{self, File};
 use crate::pins::Pins;
 use crate::polls;
-use crate::pool::{Cell32, Number};
+use crate::pool::{Cell32, Cell64, Number};
 use crate::request::{flag, Home, List, Request, HELD, RUNNING};
-use crate::sys::files::{self, transfer, Direction};
+use crate::sys::files::{transfer, Direction, Identity};
 use crate::sys::threads::{self, discard_pending, futex_wait, futex_wake};
 use crate::threads::{may_end, Role, IDLE};
 use crate::wake::wake_named;
@@ -43,7 +43,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use libc::timespec;
 
 /// Nanoseconds without a finished job after which a helper counts as stuck.
-const STUCK: i64 = 5_000_000;
+const STUCK: i64 = 20_000_000;
 /// Nanoseconds that a helper waits for a waiter to do the work, and how often in a row before it sleeps.
 const LINGER: i64 = 50_000;
 const LINGERS: u32 = 8;
@@ -72,6 +72,10 @@ pub struct Helpers {
     /// 1 while the helper on shift works. A helper that is stuck loses the shift to the one standing by.
     working: Cell32,
     shift: Cell32,
+    /// What each helper at work works on: a device, marked `AT_WORK`.
+    at_work: [Cell64; PLACES],
+    /// Which kind of job comes next.
+    turn: Cell32,
     /// Counts finished jobs: tells a stuck helper from a busy one.
     finished: Cell32,
     /// What idle helpers sleep on, and how the last of them that lay down does.
@@ -99,6 +103,8 @@ impl Helpers {
             most,
             working: Cell32::default(),
             shift: Cell32::default(),
+            at_work: [const { Cell64::new(0) }; PLACES],
+            turn: Cell32::default(),
             finished: Cell32::default(),
             word: AtomicU32::new(CALLED),
             idle: Cell32::default(),
@@ -124,31 +130,73 @@ impl Helpers {
         self.last_file.set(number);
     }
 
+    /// The next job, the kinds in turn, so that none keeps the others waiting.
     fn pop(&self, engine: &Engine) -> Option<Job> {
-        if line_can_move(engine) {
-            return Some(Job::Line);
-        }
-        while let Some(file) = engine.files.get(self.first_file.get()) {
-            let number = self.first_file.get();
-            self.first_file.set(file.next_runnable.get());
-            file.listed.set(0);
-            if file.busy.get() != 0 {
-                // Who works on it lists it again when there is more.
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        (0..4).find_map(|step| match turn.wrapping_add(step) % 4 {
+            0 => line_can_move(engine).then_some(Job::Line),
+            1 => self.pop_file(engine).map(Job::Writes),
+            2 => self.pop_request(engine, &self.errands).map(Job::Errand),
+            _ => self.pop_request(engine, &self.cold).map(Job::Cold),
+        })
+    }
+
+    fn pop_file(&self, engine: &Engine) -> Option<Number> {
+        let mut before: Option<&File> = None;
+        let mut number = self.first_file.get();
+        while let Some(file) = engine.files.get(number) {
+            let next = file.next_runnable.get();
+            let wanted = file.busy.get() == 0 && !file.queue.is_empty();
+            if wanted && self.is_crowded(engine.request(file.queue.first()).identity()) {
+                before = Some(file);
+                number = next;
                 continue;
             }
-            if !file.queue.is_empty() {
-                file.busy.set(1);
-                return Some(Job::Writes(number));
+            match before {
+                Some(before) => before.next_runnable.set(next),
+                None => self.first_file.set(next),
             }
-            // A waiter did it all, or it was cancelled.
+            if next == 0 {
+                self.last_file.set(before.map_or(0, |before| before.number.get()));
+            }
+            file.listed.set(0);
+            if wanted {
+                file.busy.set(1);
+                return Some(number);
+            }
+            // Somebody is at it, who lists it again when there is more; or a waiter did it all.
             order::forget_if_idle(engine, number, file);
+            number = next;
         }
-        if let Some(number) = self.errands.pop_front(&engine.requests) {
-            return Some(Job::Errand(number));
+        None
+    }
+
+    fn pop_request(&self, engine: &Engine, list: &List) -> Option<Number> {
+        let mut number = list.first();
+        while number != 0 && self.is_crowded(engine.request(number).identity()) {
+            number = engine.request(number).next();
         }
-        self.cold.pop_front(&engine.requests).map(Job::Cold)
+        if number != 0 {
+            list.remove(&engine.requests, number);
+        }
+        (number != 0).then_some(number)
+    }
+
+    /// Whether so many helpers are at work on a device already that it must be stuck: the others are for the rest.
+    fn is_crowded(&self, identity: Identity) -> bool {
+        let most = self.most.min(PLACES as u32) / 2;
+        self.threads.get() > most
+            && self.at_work.iter().filter(|at| at.get() == identity.device | AT_WORK).count() as u32 >= most
     }
 }
+
+/// Marks a device in `Helpers::at_work`: 0 is nobody.
+const AT_WORK: u64 = 1 << 63;
+/// Most helpers that there can be.
+pub const PLACES: usize = 64;
+/// Writes of one file after which other work has its turn.
+const TURN: u32 = 256;
 
 /// Queues a write behind those of its file (`order::write_begins` counted it).
 pub fn push_write(engine: &Engine, guard: &Guard, number: Number) {
@@ -273,13 +321,15 @@ pub fn helper_thread(engine: &'static Engine) {
     }
 }
 
-/// Whether an idle helper ends: when no request is left in the process.
+/// Helpers that stay though idle, while there are requests: one to work, one to stand by.
+const STAYING: u32 = 2;
+
+/// Whether an idle helper ends: one too many, or when no request is left in the process.
 fn leaves(engine: &Engine, _: &Guard) -> bool {
     let threads = &engine.helpers.threads;
-    let leaves = if threads.get() > 1 {
-        engine.live.load(Ordering::SeqCst) == 0
-    } else {
-        may_end(engine, Role::Helper)
+    let leaves = match threads.get() {
+        0 | 1 => may_end(engine, Role::Helper),
+        more => more > STAYING || engine.live.load(Ordering::SeqCst) == 0,
     };
     if leaves {
         threads.set(threads.get() - 1);
@@ -299,8 +349,17 @@ fn work(engine: &'static Engine, blocked: &Blocked, guard: Guard, pins: &mut Pin
     let shift = helpers.shift.get().wrapping_add(1);
     helpers.shift.set(shift);
     helpers.working.set(1);
-    if let Job::Cold(number) | Job::Errand(number) = job {
-        engine.request(number).set_state(RUNNING);
+    let device = match job {
+        Job::Line => 0,
+        Job::Writes(file) => order::device_of(engine, file),
+        Job::Cold(number) | Job::Errand(number) => {
+            engine.request(number).set_state(RUNNING);
+            engine.request(number).identity().device
+        }
+    };
+    let place = helpers.at_work.iter().find(|at| at.get() == 0);
+    if let Some(place) = place {
+        place.set(device | AT_WORK);
     }
     let stand_by_wanted = helpers.idle.get() == 0 && helpers.threads.get() < helpers.most;
     drop(guard);
@@ -318,6 +377,9 @@ fn work(engine: &'static Engine, blocked: &Blocked, guard: Guard, pins: &mut Pin
         Job::Errand(number) => run_errand(engine, blocked, pins, number),
     }
     let _guard = engine.lock.lock(blocked);
+    if let Some(place) = place {
+        place.set(0);
+    }
     if helpers.shift.get() == shift {
         helpers.finished.set(helpers.finished.get().wrapping_add(1));
         helpers.working.set(0);
@@ -331,6 +393,7 @@ fn run_writes(engine: &Engine, blocked: &Blocked, pins: &mut Pins, file_number: 
     };
     let mut to_wake = 0;
     let mut unwoken = 0;
+    let mut done = 0;
     loop {
         let guard = engine.lock.lock(blocked);
         let Some(number) = file.queue.pop_front(&engine.requests) else {
@@ -351,6 +414,14 @@ fn run_writes(engine: &Engine, blocked: &Blocked, pins: &mut Pins, file_number: 
             to_wake = waiter;
         }
         unwoken += 1;
+        done += 1;
+        if done >= TURN {
+            let guard = engine.lock.lock(blocked);
+            leave_file(engine, &guard, file_number, file);
+            drop(guard);
+            wake_named(engine, to_wake);
+            return;
+        }
         if last || unwoken >= BATCH {
             wake_named(engine, to_wake);
             (to_wake, unwoken) = (0, 0);
@@ -475,7 +546,8 @@ pub fn run_own(engine: &Engine, blocked: &Blocked, handle: u64) -> bool {
             leave_file(engine, &engine.lock.lock(blocked), file_number, file);
         }
         Home::Cold => {
-            if engine.helpers.working.get() != 0 || engine.helpers.cold.first() != number {
+            let local = request.identity().is_on_block_device();
+            if !local || engine.helpers.working.get() != 0 || engine.helpers.cold.first() != number {
                 return false;
             }
             engine.helpers.cold.remove(&engine.requests, number);
@@ -495,19 +567,4 @@ fn transfer_own(request: &Request) -> Outcome {
     } else {
         finished_with(request, Err(Errno::CANCELED))
     }
-}
-
-/// Whether a file system answers by itself, from memory or a local disk: statfs(2)'s numbers.
-pub fn is_local(fd: i32) -> bool {
-    const LOCAL: [i64; 8] = [
-        0xef53,      // ext2, ext3, ext4
-        0x5846_5342, // xfs
-        0x9123_683e, // btrfs
-        0x0102_1994, // tmpfs
-        0x8584_58f6, // ramfs
-        0xf2f5_2010, // f2fs
-        0x794c_7630, // overlayfs
-        0x2fc1_2fc1, // zfs
-    ];
-    files::file_system(fd).is_ok_and(|kind| LOCAL.contains(&kind))
 }

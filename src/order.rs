@@ -25,6 +25,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 #[derive(Default)]
 pub struct File {
     link: AtomicU32,
+    /// Its own number.
+    pub number: Cell32,
     /// The next file of the same bucket, or 0.
     chain: Cell32,
     device: Cell64,
@@ -107,6 +109,7 @@ impl FileTable {
         }
         let number = self.files.take()?;
         let file = self.files.get(number)?;
+        file.number.set(number);
         file.device.set(identity.device);
         file.inode.set(identity.inode);
         for cell in [&file.unfinished, &file.busy, &file.listed, &file.local, &file.epoch, &file.open] {
@@ -269,6 +272,11 @@ fn release_barriers(engine: &Engine, file: &File) -> Number {
 fn unfinished_less_one(engine: &Engine, number: Number, file: &File) {
     file.unfinished.set(file.unfinished.get() - 1);
     forget_if_idle(engine, number, file);
+}
+
+/// The device that a file lies on.
+pub fn device_of(engine: &Engine, number: Number) -> u64 {
+    engine.files.get(number).map_or(0, |file| file.device.get())
 }
 
 /// Nothing unfinished, nobody at work on it, nobody told to be: the slot is free for another file.

@@ -69,7 +69,7 @@ impl Pins {
             Some(table) => self.copy(engine, table, fd).map_err(|_| Errno::CANCELED)?,
             None => fd,
         };
-        let right = files::fstat(copy).is_ok_and(|status| status.identity == identity);
+        let right = files::status(copy).is_ok_and(|status| status.identity == identity);
         if self.table.is_some() {
             if right {
                 self.held = Some(Held { fd, identity, copy });

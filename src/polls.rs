@@ -311,6 +311,11 @@ fn transfer_quietly(direction: Direction, request: &Request, rest: files::Buffer
 
 /// Knows no RWF_NOWAIT (terminals, FIFOs with a name): once poll says so, a helper transfers.
 fn ready_to_wait(request: &Request, direction: Direction) -> Attempt {
+    if !request.has(flag::TRIED) {
+        // What a terminal is set to may let a read end at once that poll would never announce (VMIN 0).
+        request.add(flag::TRIED);
+        return Attempt::MustWait;
+    }
     let ready = files::poll_now(request.fd(), events_of(direction)) != 0;
     match (ready, request.has(flag::NONBLOCK)) {
         (true, _) => Attempt::MustWait,
@@ -325,18 +330,19 @@ fn ready_to_wait(request: &Request, direction: Direction) -> Attempt {
 pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: Number) {
     let request = engine.request(number);
     let at = request.poll.get();
-    let outcome = match pins.pin(engine, request) {
-        Ok(fd) => try_reopened(request, pins, fd).unwrap_or_else(|| transfer_waiting(request, fd)),
-        Err(errno) => Err(errno),
+    let (outcome, tried) = match pins.pin(engine, request) {
+        Ok(fd) => match try_reopened(request, pins, fd) {
+            Some(tried) => (tried, true),
+            None => (transfer_waiting(request, fd), false),
+        },
+        Err(errno) => (Err(errno), false),
     };
-    let written_in_part = request.operation() == Operation::Write
-        && !request.has(flag::NONBLOCK)
-        && outcome.is_ok()
-        && (request.done.get() as usize) < request.bytes();
-    let Some(queue) = engine.polls.queues.get(at) else {
-        return;
+    let rest_is_to_come = match outcome {
+        Ok(_) => request.operation() == Operation::Write && (request.done.get() as usize) < request.bytes(),
+        Err(errno) => errno == Errno::AGAIN,
     };
-    if outcome == Err(Errno::AGAIN) && !request.has(flag::NONBLOCK) || written_in_part {
+    let Some(queue) = engine.polls.queues.get(at) else { return };
+    if tried && rest_is_to_come && !request.has(flag::NONBLOCK) {
         // Back to the head of its queue, until poll says that there is more.
         let guard = engine.lock.lock(blocked);
         request.remove(flag::OFF_RING);

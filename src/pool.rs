@@ -157,6 +157,9 @@ impl Cell32 {
 pub struct Cell64(AtomicU64);
 
 impl Cell64 {
+    pub const fn new(value: u64) -> Self {
+        Cell64(AtomicU64::new(value))
+    }
     #[inline]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

@@ -70,6 +70,8 @@ pub mod flag {
     pub const COUNTED: u32 = 1 << 6;
     /// Nothing tells when it can be done: a helper waits in the transfer.
     pub const BLOCKS: u32 = 1 << 8;
+    /// A helper tried it once, on a descriptor that knows no RWF_NOWAIT.
+    pub const TRIED: u32 = 1 << 9;
     /// Never goes to the ring: a helper or a waiter transfers it.
     pub const OFF_RING: u32 = 1 << 7;
 }

@@ -1,12 +1,12 @@
 //! Submission: which of the ways a request goes (`engine` draws them).
 //!
 //! Nothing is remembered of a descriptor between calls. `fcntl(F_GETFL)` tells at once what it can
-//! do; `fstat` is asked only where order or a later start makes it necessary to know the file.
+//! do; `statx` is asked only where order or a later start makes it necessary to know the file.
 
 use crate::abi::AiocbRef;
 use crate::admission::{self, hold};
 use crate::complete::complete;
-use crate::direct::{self, Gathered};
+use crate::direct::Gathered;
 use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
 use crate::helpers;
@@ -138,11 +138,11 @@ fn read(engine: &'static Engine, submission: &Submission) -> Way {
 /// A read that the page cache could not serve at once: what kind of file is it?
 fn by_kind(engine: &'static Engine, submission: &Submission, flags: c_int, done: usize, why: Errno) -> Way {
     let fd = submission.aiocb.fildes();
-    let status = match files::fstat(fd) {
+    let status = match files::status(fd) {
         Ok(status) => status,
         Err(errno) => return ended(engine, submission, Err(errno)),
     };
-    let memory = why == Errno::OPNOTSUPP && files::file_system(fd).is_ok_and(direct::is_memory);
+    let memory = why == Errno::OPNOTSUPP && files::is_memory(fd);
     match status.kind {
         libc::S_IFDIR => return ended(engine, submission, Err(Errno::ISDIR)),
         libc::S_IFREG if memory => return ended(engine, submission, copy(submission, Direction::Read)),
@@ -158,7 +158,8 @@ fn by_kind(engine: &'static Engine, submission: &Submission, flags: c_int, done:
         libc::S_IFREG | libc::S_IFBLK => {
             let rest = request.rest();
             let direct = flags & libc::O_DIRECT != 0;
-            if rest.bytes <= READ_AHEAD_IN_CALLER && !direct {
+            // Who knows RWF_NOWAIT has read-ahead that does not wait; others may not (FUSE).
+            if why == Errno::AGAIN && rest.bytes <= READ_AHEAD_IN_CALLER && !direct {
                 files::read_ahead(fd, request.position(), rest.bytes);
             }
             let guard = engine.lock.lock(&blocked);
@@ -180,7 +181,7 @@ fn write(engine: &'static Engine, submission: &Submission) -> Way {
         Ok(flags) => flags,
         Err(errno) => return ended(engine, submission, Err(errno)),
     };
-    let status = match files::fstat(fd) {
+    let status = match files::status(fd) {
         Ok(status) => status,
         Err(errno) => return ended(engine, submission, Err(errno)),
     };
@@ -230,7 +231,8 @@ fn write(engine: &'static Engine, submission: &Submission) -> Way {
     }
     if new {
         if let Some(file) = engine.files.get(at) {
-            file.local.set(u32::from(helpers::is_local(fd)));
+            // Only there can nobody hang who runs the write itself.
+            file.local.set(u32::from(status.identity.is_on_block_device()));
         }
     }
     helpers::push_write(engine, &guard, number);
@@ -251,7 +253,7 @@ fn write_now(engine: &'static Engine, submission: &Submission, identity: Identit
         Ok(count) if count == buffer.bytes => WriteNow::Ended(Ok(count)),
         Ok(count) => WriteNow::Partly(count),
         Err(Errno::AGAIN) => WriteNow::Partly(0),
-        Err(Errno::OPNOTSUPP) if files::file_system(aiocb.fildes()).is_ok_and(direct::is_memory) => {
+        Err(Errno::OPNOTSUPP) if files::is_memory(aiocb.fildes()) => {
             WriteNow::Ended(copy(submission, Direction::Write))
         }
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
@@ -309,7 +311,7 @@ fn check_transfer(aiocb: AiocbRef, direction: Direction) -> Result<c_int, Errno>
 }
 
 fn is_seekable(fd: c_int) -> Result<bool, Errno> {
-    Ok(matches!(files::fstat(fd)?.kind, libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR))
+    Ok(matches!(files::status(fd)?.kind, libc::S_IFREG | libc::S_IFBLK | libc::S_IFDIR))
 }
 
 /// A request slot for the submission: `SUBMITTING`, findable from the aiocb.
