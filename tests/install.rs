@@ -11,7 +11,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+/// Debian's directory for libraries of this architecture.
+#[cfg(target_arch = "x86_64")]
 const MULTIARCH: &str = "/usr/lib/x86_64-linux-gnu";
+#[cfg(target_arch = "aarch64")]
+const MULTIARCH: &str = "/usr/lib/aarch64-linux-gnu";
 
 fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
