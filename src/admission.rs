@@ -11,7 +11,8 @@ use crate::pool::Number;
 use crate::request::{flag, Handle, Home, Operation, Request, HELD, RING};
 use crate::sys::aio_abi::{cmd, Iocb, FLAG_IOPRIO, RWF_NOWAIT};
 use crate::sys::files::{self, Identity};
-use crate::wake::owe;
+use crate::wake::{hold, owe_request};
+use crate::worklist;
 use core::sync::atomic::Ordering;
 
 /// The kernel's form of the request, or of what is left of it.
@@ -52,35 +53,12 @@ fn io_priority(reqprio: u32) -> i16 {
     (BEST_EFFORT << 13 | level) as i16
 }
 
-/// From now on the request can complete without the ring.
-pub fn hold(engine: &Engine, request: &Request) {
-    if !request.has(flag::COUNTED) {
-        request.add(flag::COUNTED);
-        // SeqCst: a leader that counts on the ring alone looks here (`wake`, rule 2).
-        engine.held.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-/// It is the kernel's from now on.
-pub fn let_go(engine: &Engine, request: &Request) {
-    if request.has(flag::COUNTED) {
-        request.remove(flag::COUNTED);
-        engine.held.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// The request's progress is owed, whoever waits or does not.
-pub fn owe_request(engine: &Engine, request: &Request) {
-    if !request.has(flag::OWED) {
-        request.add(flag::OWED);
-        owe(engine);
-    }
-}
-
 /// Puts a request that found no room at the end of the line.
 pub fn wait_for_room(engine: &Engine, blocked: &Blocked, number: Number) {
     let guard = engine.lock.lock(blocked);
     line_up(engine, &guard, number, false);
+    // Completions may have been taken out since there was no room, by somebody who saw no line.
+    worklist::call_if_line_can_move(engine, &guard);
 }
 
 /// As `wait_for_room`, at either end, with the lock held.
@@ -112,7 +90,6 @@ pub fn submit_sync(
         return Ok(());
     }
     // Before the call: its event may be reaped before it returns.
-    let_go(engine, request);
     request.set_state(RING);
     match engine.ring.submit_one(&mut iocb(request, request.handle(number))) {
         Ok(()) => Ok(()),

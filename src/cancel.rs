@@ -4,12 +4,12 @@ use crate::abi::AiocbRef;
 use crate::complete::{complete, release};
 use crate::engine::Engine;
 use crate::errno::Errno;
-use crate::helpers;
 use crate::lock::Blocked;
 use crate::order;
 use crate::polls;
 use crate::reap;
 use crate::request::{find, number_of, Handle, Home, ENDED, FREE, HELD, RUNNING};
+use crate::worklist;
 use core::sync::atomic::Ordering;
 use libc::c_int;
 
@@ -80,7 +80,7 @@ fn try_cancel(engine: &Engine, handle: Handle) -> Answer {
             engine.overflow.remove(&engine.requests, number);
             engine.overflowing.store(engine.overflow.len(), Ordering::SeqCst);
         }
-        Home::FileQueue | Home::Cold | Home::Errand => helpers::withdraw(engine, &guard, number),
+        Home::FileQueue | Home::Cold | Home::Errand => worklist::withdraw(engine, &guard, number),
         Home::Poll => polls::withdraw(engine, &guard, number),
         Home::Barrier => released = order::barrier_cancelled(engine, &guard, number),
         Home::None => return Answer::NotCanceled,

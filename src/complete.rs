@@ -7,13 +7,13 @@ use crate::abi::AiocbRef;
 use crate::admission;
 use crate::engine::Engine;
 use crate::errno::Outcome;
-use crate::helpers;
 use crate::lock::Blocked;
 use crate::notify::{self, Notice};
 use crate::order;
 use crate::pool::Number;
 use crate::request::{flag, Operation};
 use crate::wake::{settle, wake_named};
+use crate::worklist;
 use core::sync::atomic::Ordering;
 
 /// Ends a request and wakes who waits for it. Only for the party that the table in `request`
@@ -49,7 +49,7 @@ pub fn release(engine: &Engine, blocked: &Blocked, first: Number) {
             }
             // A helper has the number's file in its own table only by an errand.
             let guard = engine.lock.lock(blocked);
-            helpers::push_errand(engine, &guard, number);
+            worklist::push_errand(engine, &guard, number);
             Ok(())
         });
         if let Err(errno) = submitted {
@@ -67,11 +67,8 @@ fn end(engine: &Engine, blocked: &Blocked, number: Number, outcome: Outcome) -> 
     // SAFETY: the request is not complete until the next line.
     let aiocb = unsafe { AiocbRef::from_address(request.aiocb_address()) };
     aiocb.finish(outcome);
-    // SeqCst, after the status: `wake`, rule 1. `held` falls only after the waiter was looked for.
+    // SeqCst, after the status: `wake`, rule 1.
     let waiter = request.waiter.swap(0, Ordering::SeqCst);
-    if flags & flag::COUNTED != 0 {
-        engine.held.fetch_sub(1, Ordering::SeqCst);
-    }
     if flags & flag::OWED != 0 {
         settle(engine);
     }
@@ -82,6 +79,10 @@ fn end(engine: &Engine, blocked: &Blocked, number: Number, outcome: Outcome) -> 
     }
     if batch != 0 {
         batch_less_one(engine, blocked, batch, outcome.is_err());
+    }
+    // Last: a leader that finds nothing held does not make itself findable, also not for the batch.
+    if flags & flag::COUNTED != 0 {
+        engine.held.fetch_sub(1, Ordering::SeqCst);
     }
     waiter
 }

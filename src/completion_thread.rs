@@ -4,19 +4,20 @@
 use crate::callbacks;
 use crate::engine::Engine;
 use crate::errno::Errno;
-use crate::helpers::{self, later};
+
 use crate::lock::Blocked;
 use crate::notify::{self, Notice};
 use crate::polls;
 use crate::reap;
 use crate::sys::aio_abi::IoEvent;
 use crate::sys::context::io_pgetevents;
-use crate::sys::threads::{futex_wait, now, self_id, thread_id, LIBRARY_THREAD_MASK};
+use crate::sys::threads::{futex_wait, later, now, self_id, thread_id, LIBRARY_THREAD_MASK};
 use crate::threads::{self, Role};
 use crate::wake::{
     hand_over, is_stalled, stop_leading, take_over, try_lead, Waiter, ASLEEP, AWAKE, COMPLETION_THREAD,
     INBOX, IN_RING, PATIENCE,
 };
+use crate::worklist;
 use core::sync::atomic::Ordering;
 use libc::timespec;
 
@@ -86,7 +87,7 @@ fn lead(engine: &'static Engine, blocked: &Blocked, seat: &Waiter, mut retry: bo
         for event in &inbox[..taken.unwrap_or(0)] {
             reap::process(engine, blocked, event.data, event.res);
         }
-        helpers::call_for_line(engine, blocked);
+        worklist::call_for_line(engine, blocked);
         polls::drive_handed(engine, blocked);
         retry = !deliver(engine, blocked);
         if engine.leader.load(Ordering::SeqCst) != me {

@@ -6,11 +6,10 @@
 //! itself, because a write must go on though nobody may ever ask for its completion, and because only
 //! before its call returns is the descriptor sure to be the one that the caller meant.
 
-use crate::admission::{self, hold, identify, iocb, let_go, wait_for_room};
+use crate::admission::{self, identify, iocb, wait_for_room};
 use crate::complete::complete;
 use crate::engine::Engine;
 use crate::errno::Errno;
-use crate::helpers;
 use crate::lock::Blocked;
 use crate::pins::Pins;
 use crate::polls;
@@ -19,6 +18,7 @@ use crate::request::{flag, number_of, Handle, Operation, Request, BOUNCED, RING,
 use crate::sys::aio_abi::Iocb;
 use crate::sys::files::{self, transfer};
 use crate::wake::settle;
+use crate::worklist;
 use core::sync::atomic::Ordering;
 
 /// Most iocbs handed to the kernel at once.
@@ -104,7 +104,7 @@ fn after_submit(engine: &Engine, handle: Handle, tail: u32) -> bool {
     if request.move_state(handle, SUBMITTING, RING) {
         return came_back;
     }
-    if request.is(handle) && request.state() == BOUNCED {
+    if request.is_in(handle, BOUNCED) {
         let blocked = Blocked::new();
         take_back(engine, &blocked, number_of(handle));
     }
@@ -180,7 +180,7 @@ fn errand(engine: &Engine, blocked: &Blocked, number: Number) {
         return;
     }
     let guard = engine.lock.lock(blocked);
-    helpers::push_errand(engine, &guard, number);
+    worklist::push_errand(engine, &guard, number);
 }
 
 /// For a helper, through its own copy of the descriptor: submits without RWF_NOWAIT, which waits where it must.
@@ -190,13 +190,12 @@ pub fn submit_waiting(engine: &Engine, number: Number, request: &Request, fd: i3
         return Err(Errno::AGAIN);
     }
     let mut iocb = Iocb { fildes: fd as u32, ..iocb(request, request.handle(number)) };
-    // Before the call: the event may be reaped, and the slot reused, before it returns.
-    let_go(engine, request);
+    // Before the call: the event may be reaped, and the slot reused, before it returns. It stays counted as held,
+    // so that a leader stays findable should the kernel refuse it.
     request.set_state(RING);
     engine.ring.submit_one(&mut iocb).inspect_err(|_| {
         engine.ring.release(1);
         request.set_state(RUNNING);
-        hold(engine, request);
     })
 }
 
@@ -236,7 +235,6 @@ fn leave_line(engine: &Engine, blocked: &Blocked, number: Number, request: &Requ
     if settles {
         request.remove(flag::OWED);
     }
-    let_go(engine, request);
     request.set_state(RING);
     let outcome = engine.ring.submit_one(&mut iocb);
     if settles {
@@ -245,7 +243,6 @@ fn leave_line(engine: &Engine, blocked: &Blocked, number: Number, request: &Requ
     let Err(errno) = outcome else { return true };
     engine.ring.release(1);
     request.set_state(RUNNING);
-    hold(engine, request);
     if errno != Errno::AGAIN {
         complete(engine, blocked, number, Err(errno));
         return true;

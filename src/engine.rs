@@ -27,7 +27,7 @@
 //! are atomics whose orderings are explained where they are used (`wake`).
 
 use crate::callbacks::CallbackPool;
-use crate::helpers::Helpers;
+
 use crate::lock::Lock;
 use crate::notify::Outbox;
 use crate::order::FileTable;
@@ -36,6 +36,7 @@ use crate::pool::Pool;
 use crate::request::{List, Request};
 use crate::ring::Ring;
 use crate::wake::{Batch, Waiter};
+use crate::worklist::Worklist;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub struct Engine {
@@ -76,7 +77,7 @@ pub struct Engine {
     pub overflow: List,
     pub files: FileTable,
     pub polls: PollTable,
-    pub helpers: Helpers,
+    pub work: Worklist,
     pub outbox: Outbox,
     /// Locked by library threads only.
     pub callbacks: CallbackPool,
@@ -107,7 +108,7 @@ impl Engine {
             overflow: List::default(),
             files: FileTable::default(),
             polls: PollTable::default(),
-            helpers: Helpers::new(most_helpers),
+            work: Worklist::new(most_helpers),
             outbox: Outbox::default(),
             callbacks: CallbackPool::default(),
         }

@@ -10,9 +10,11 @@
 //! capi                                  contract, parse, one call, one conversion
 //! lio  cancel  wait  submit  process    one room for each thing that a program can ask
 //! completion_thread  threads  callbacks
-//! reap                                  taking events out of the ring
-//! direct  polls  helpers                the ways onto the ring, and beside it
-//! complete  admission  order  notify    ending, queueing, ordering, telling
+//! reap  own_work                        taking events out of the ring; a waiter's own work
+//! helpers  direct  polls                the ways onto the ring, and beside it
+//! transfers  pins                       reading and writing where one may wait
+//! complete  admission                   ending a request; letting it into the ring
+//! worklist  order  notify               queueing, ordering, telling
 //! wake  fork                            who waits, who leads; what a child finds
 //! engine  request  ring  lock  pool     the state
 //! abi  errno  sys                       C and the kernel
@@ -44,6 +46,7 @@ mod lio;
 mod lock;
 mod notify;
 mod order;
+mod own_work;
 mod pins;
 mod polls;
 mod pool;
@@ -54,5 +57,7 @@ mod ring;
 mod submit;
 pub mod sys;
 mod threads;
+mod transfers;
 mod wait;
 pub mod wake;
+mod worklist;

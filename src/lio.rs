@@ -1,7 +1,6 @@
 //! `lio_listio`: many requests in one call, and one end for all of them.
 
 use crate::abi::{Aiocb, AiocbRef};
-use crate::admission::owe_request;
 use crate::complete::{batch_less_one, drop_batch};
 use crate::direct::Gathered;
 use crate::engine::Engine;
@@ -13,7 +12,7 @@ use crate::reap;
 use crate::request::Operation;
 use crate::submit::{check, fail, submit_gathering, Submission};
 use crate::wait::{wait, Goal};
-use crate::wake::Batch;
+use crate::wake::{owe_request, Batch};
 use core::sync::atomic::Ordering;
 
 /// LIO_WAIT: submits the list and waits for all of it. EIO: one of them failed (`aio_error` tells

@@ -11,11 +11,10 @@
 //!
 //! All of it is guarded by the engine's lock, except the transfer itself.
 
-use crate::admission::{hold, is_still_open, owe_request};
+use crate::admission::is_still_open;
 use crate::complete::complete;
 use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
-use crate::helpers::{self, transfer_waiting};
 use crate::lock::{Blocked, Guard};
 use crate::pins::Pins;
 use crate::pool::{Cell32, Cell64, Number, Pool, Slot};
@@ -23,7 +22,9 @@ use crate::request::{flag, Home, List, Operation, Request, HELD, RUNNING};
 use crate::sys::aio_abi::{cmd, Iocb};
 use crate::sys::files::{self, transfer_nowait, Direction, Identity, STREAM};
 use crate::sys::threads::{discard_pending, is_pending};
-use crate::wake::{wake, COMPLETION_THREAD};
+use crate::transfers::transfer_rest;
+use crate::wake::{hold, owe_request, wake, COMPLETION_THREAD};
+use crate::worklist;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// The highest bit of an event's `data`: it belongs to a queue here, whose number is the low half.
@@ -252,7 +253,7 @@ fn to_helper(engine: &Engine, guard: &Guard, queue: &Queue, number: Number) {
     queue.busy.set(1);
     queue.waiting.remove(&engine.requests, number);
     engine.request(number).add(flag::OFF_RING);
-    helpers::push_errand(engine, guard, number);
+    worklist::push_errand(engine, guard, number);
 }
 
 enum Attempt {
@@ -333,7 +334,7 @@ pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: N
     let (outcome, tried) = match pins.pin(engine, request) {
         Ok(fd) => match try_reopened(request, pins, fd) {
             Some(tried) => (tried, true),
-            None => (transfer_waiting(request, fd), false),
+            None => (transfer_rest(request, fd), false),
         },
         Err(errno) => (Err(errno), false),
     };

@@ -24,7 +24,7 @@ static EPOCH: AtomicU32 = AtomicU32::new(0);
 static HINT_THREADS: AtomicU32 = AtomicU32::new(0);
 static HINT_REQUESTS: AtomicU32 = AtomicU32::new(0);
 
-const MOST_HELPERS: u32 = crate::helpers::PLACES as u32;
+const MOST_HELPERS: u32 = crate::worklist::PLACES as u32;
 
 /// Hints for the engine, where it has not started yet: most helper threads, requests in flight.
 pub fn hint(threads: i32, requests: i32) {

@@ -4,7 +4,6 @@ use crate::complete::complete;
 use crate::direct;
 use crate::engine::Engine;
 use crate::errno::{from_kernel, Errno};
-use crate::helpers;
 use crate::lock::Blocked;
 use crate::polls;
 use crate::request::{flag, number_of, BOUNCED, SUBMITTING};
@@ -12,6 +11,7 @@ use crate::ring::KICK;
 use crate::sys::aio_abi::IoEvent;
 use crate::sys::threads::self_id;
 use crate::wake::{hand_over, is_stalled, stop_leading, take_over, try_lead, Waiter, INBOX};
+use crate::worklist;
 use core::sync::atomic::Ordering;
 
 /// Acts on one event. Signals blocked; never blocks otherwise; async-signal-safe.
@@ -64,23 +64,29 @@ pub fn rescue(engine: &Engine, blocked: &Blocked) {
 /// Signals blocked; async-signal-safe.
 pub fn reap_now(engine: &Engine, blocked: &Blocked) {
     let me = self_id();
-    if !try_lead(engine, me) && !(is_stalled(engine) && take_over(engine, me)) {
-        return;
-    }
-    rescue(engine, blocked);
     let mut inbox = [IoEvent::default(); INBOX];
-    while engine.ring.has_events() {
-        let count = engine.ring.take(&mut inbox).unwrap_or(0);
-        if count == 0 {
-            break;
+    loop {
+        if !try_lead(engine, me) && !(is_stalled(engine) && take_over(engine, me)) {
+            return;
         }
-        for event in &inbox[..count] {
-            process(engine, blocked, event.data, event.res);
+        rescue(engine, blocked);
+        while engine.ring.has_events() {
+            let count = engine.ring.take(&mut inbox).unwrap_or(0);
+            if count == 0 {
+                break;
+            }
+            for event in &inbox[..count] {
+                process(engine, blocked, event.data, event.res);
+            }
+            worklist::call_for_line(engine, blocked);
         }
-        helpers::call_for_line(engine, blocked);
+        stop_leading(engine, me);
+        hand_over(engine);
+        // Who put something in between our last look and here, and found us leading, relies on us.
+        if !engine.ring.has_events() {
+            return;
+        }
     }
-    stop_leading(engine, me);
-    hand_over(engine);
 }
 
 /// `aio_error` and submitters: a look at the ring, and a reap when something is there.

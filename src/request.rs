@@ -225,6 +225,11 @@ impl Request {
         tag >> 32 == handle >> 32 && tag as u32 != FREE
     }
 
+    /// Whether `handle` names the present use, and it is in `state`: one load, so that it is one use's.
+    pub fn is_in(&self, handle: Handle, state: u32) -> bool {
+        self.tag.load(Ordering::Acquire) == handle & !0xffff_ffff | u64::from(state)
+    }
+
     pub fn handle(&self, number: Number) -> Handle {
         self.tag.load(Ordering::Relaxed) & !0xffff_ffff | u64::from(number)
     }

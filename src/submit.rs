@@ -4,12 +4,11 @@
 //! do; `statx` is asked only where order or a later start makes it necessary to know the file.
 
 use crate::abi::AiocbRef;
-use crate::admission::{self, hold};
+use crate::admission;
 use crate::complete::complete;
 use crate::direct::Gathered;
 use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
-use crate::helpers;
 use crate::lock::Blocked;
 use crate::notify::Notice;
 use crate::order;
@@ -18,7 +17,8 @@ use crate::pool::Number;
 use crate::reap;
 use crate::request::{flag, number_of, Handle, Operation, Request};
 use crate::sys::files::{self, Direction, Identity};
-use crate::wake::settle;
+use crate::wake::{hold, owe_request, settle};
+use crate::worklist;
 use libc::c_int;
 
 /// Transfers beyond this are a helper's: copying them, or pinning their pages, would hold up the caller.
@@ -164,9 +164,9 @@ fn by_kind(engine: &'static Engine, submission: &Submission, flags: c_int, done:
             }
             let guard = engine.lock.lock(&blocked);
             if direct {
-                helpers::push_errand(engine, &guard, number);
+                worklist::push_errand(engine, &guard, number);
             } else {
-                helpers::push_cold(engine, &guard, number);
+                worklist::push_cold(engine, &guard, number);
             }
         }
         _ => polls::enqueue(engine, &blocked, number),
@@ -226,7 +226,7 @@ fn write(engine: &'static Engine, submission: &Submission) -> Way {
         return Ok(Some(handle));
     }
     if direct {
-        helpers::push_errand(engine, &guard, number);
+        worklist::push_errand(engine, &guard, number);
         return Ok(None);
     }
     if new {
@@ -235,7 +235,7 @@ fn write(engine: &'static Engine, submission: &Submission) -> Way {
             file.local.set(u32::from(status.identity.is_on_block_device()));
         }
     }
-    helpers::push_write(engine, &guard, number);
+    worklist::push_write(engine, &guard, number);
     Ok(None)
 }
 
@@ -284,7 +284,7 @@ fn sync(engine: &'static Engine, submission: &Submission) -> Result<(), Errno> {
         hold(engine, request);
         request.set_state(crate::request::HELD);
         drop(guard);
-        admission::owe_request(engine, request);
+        owe_request(engine, request);
         return Ok(());
     }
     drop(guard);
@@ -326,7 +326,7 @@ fn new_request(engine: &'static Engine, submission: &Submission, flags: c_int) -
     }
     submission.notice.store(request);
     if submission.notice != Notice::None {
-        admission::owe_request(engine, request);
+        owe_request(engine, request);
     }
     submission.aiocb.attach(handle);
     Ok(handle)

@@ -10,14 +10,15 @@ use crate::abi::{Aiocb, AiocbRef};
 use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::fork;
-use crate::helpers::{self, run_own};
 use crate::lock::Blocked;
+use crate::own_work::run_own;
 use crate::pool::Number;
 use crate::reap;
 use crate::request::{find, flag, BOUNCED, SUBMITTING};
 use crate::sys::context::io_pgetevents;
 use crate::sys::threads::{futex_wait, handlers_all_restart, now, self_id, set_mask};
 use crate::wake::{hand_over, stop_leading, try_lead, Waiter, ASLEEP, AWAKE, INBOX, IN_RING, SEVERAL};
+use crate::worklist;
 use core::mem::ManuallyDrop;
 use core::sync::atomic::Ordering;
 use libc::{c_int, c_void, timespec};
@@ -67,12 +68,20 @@ impl Goal {
         any
     }
 
-    /// Whether the ring has, or will have, a part in it.
-    fn needs_ring(self, engine: &Engine) -> bool {
-        self.entries().any(|aiocb| {
-            aiocb.in_progress()
-                && find(&engine.requests, aiocb).is_some_and(|(_, request)| !request.has(flag::OFF_RING))
-        })
+    /// Whether the ring has, or will have, a part in it. `None`: one of a list is not known to be under way
+    /// (another thread has completed it and submits it again): the caller is to look anew.
+    fn needs_ring(self, engine: &Engine) -> Option<bool> {
+        let mut needs = false;
+        for aiocb in self.entries().filter(|aiocb| aiocb.in_progress()) {
+            match find(&engine.requests, aiocb) {
+                Some((_, request)) if !matches!(request.state(), SUBMITTING | BOUNCED) => {
+                    needs |= !request.has(flag::OFF_RING);
+                }
+                _ if self.batch == 0 => return None,
+                _ => {}
+            }
+        }
+        Some(needs)
     }
 
     fn run_own(self, engine: &Engine) -> bool {
@@ -146,8 +155,9 @@ pub fn wait(engine: &Engine, goal: Goal, deadline: Option<&timespec>) -> Result<
     if fork::is_current(engine) {
         goal.unregister(engine, number);
         engine.waiters.give(number);
-        // An invitation to lead that came too late for us is another's.
+        // An invitation to lead that came too late for us is another's; so is what came after our last look at the ring.
         hand_over(engine);
+        reap::reap_if_any(engine);
     }
     answer
 }
@@ -159,10 +169,14 @@ fn wait_as(sleep: &Sleep, deadline: Option<&timespec>) -> Result<(), Errno> {
         if goal.reached(engine) {
             return Ok(());
         }
+        let Some(needs_ring) = goal.needs_ring(engine) else { return Ok(()) };
+        if !needs_ring || deadline.is_none() && engine.held.load(Ordering::SeqCst) != 0 {
+            // We turn away from the ring, for a while or for good: others may need somebody to lead.
+            hand_over(engine);
+        }
         if deadline.is_none() && engine.held.load(Ordering::SeqCst) != 0 && goal.run_own(engine) {
             continue;
         }
-        let needs_ring = goal.needs_ring(engine);
         // No closures here: what may be cancelled inside must be able to unwind.
         let led = if needs_ring { lead(sleep, deadline) } else { None };
         let slept = match led {
@@ -219,10 +233,11 @@ fn lead(sleep: &Sleep, deadline: Option<&timespec>) -> Option<Result<(), Errno>>
             return Some(slept);
         }
         reap::process_inbox(engine, blocked, waiter);
-        helpers::call_for_line(engine, blocked);
+        worklist::call_for_line(engine, blocked);
         let passed = deadline.is_some_and(|deadline| remaining(deadline).is_none());
         let leads = engine.leader.load(Ordering::SeqCst) == me;
-        if slept.is_err() || passed || !leads || goal.reached(engine) || !goal.needs_ring(engine) {
+        if slept.is_err() || passed || !leads || goal.reached(engine) || goal.needs_ring(engine) != Some(true)
+        {
             break slept;
         }
     };

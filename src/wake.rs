@@ -51,6 +51,7 @@
 
 use crate::engine::Engine;
 use crate::pool::{Cell32, Number, Slot};
+use crate::request::{flag, Request};
 use crate::sys::aio_abi::IoEvent;
 use crate::sys::threads::{futex_wake, now};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -186,6 +187,23 @@ fn invite(engine: &Engine, number: Number) -> bool {
 pub fn owe(engine: &Engine) {
     if engine.owed.fetch_add(1, Ordering::SeqCst) == 0 && engine.leader.load(Ordering::SeqCst) == 0 {
         wake(engine, COMPLETION_THREAD);
+    }
+}
+
+/// From now on, and until it is complete, the request may complete without the ring.
+pub fn hold(engine: &Engine, request: &Request) {
+    if !request.has(flag::COUNTED) {
+        request.add(flag::COUNTED);
+        // SeqCst: a leader that counts on the ring alone looks here (`wake`, rule 2).
+        engine.held.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// The request's progress is owed, whoever waits or does not.
+pub fn owe_request(engine: &Engine, request: &Request) {
+    if !request.has(flag::OWED) {
+        request.add(flag::OWED);
+        owe(engine);
     }
 }
 

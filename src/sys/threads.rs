@@ -146,6 +146,12 @@ pub fn now() -> timespec {
     time
 }
 
+/// `time` plus `nanoseconds` (below one second).
+pub fn later(time: timespec, nanoseconds: i64) -> timespec {
+    let sum = time.tv_nsec + nanoseconds;
+    timespec { tv_sec: time.tv_sec + sum / 1_000_000_000, tv_nsec: sum % 1_000_000_000 }
+}
+
 /// Who the calling thread is, as a number that no other live thread has; never 0.
 #[inline]
 pub fn self_id() -> u64 {

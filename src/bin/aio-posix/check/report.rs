@@ -136,8 +136,8 @@ fn operation(measured: &Measured, way: Way) -> Value {
         "in_flight": measured.in_flight.ok(),
         "tries": TRIES,
         "error": measured.in_flight.err().map(error_word),
-        "submitting_us": worked.then(|| measured.submitting.as_micros() as u64),
-        "whole_us": worked.then(|| measured.whole.as_micros() as u64),
+        "submitting_us": worked.then_some(measured.submitting.as_micros() as u64),
+        "whole_us": worked.then_some(measured.whole.as_micros() as u64),
         "rwf_nowait": nowait,
         "library": way.words(),
     })

@@ -1,0 +1,52 @@
+//! The transfer itself, by a thread that may wait for it.
+
+use crate::engine::Engine;
+use crate::errno::{Errno, Outcome};
+use crate::pins::Pins;
+use crate::request::{flag, Request};
+use crate::sys::files::{transfer, Direction};
+
+/// As `transfer_rest`, on the pinned file.
+pub fn transfer_pinned(engine: &Engine, request: &Request, pins: &mut Pins) -> Outcome {
+    match pins.pin(engine, request) {
+        Ok(fd) => transfer_rest(request, fd),
+        Err(errno) => finished_with(request, Err(errno)),
+    }
+}
+
+/// Transfers what is left of a request through `fd`, and waits as long as that takes. The answer is the whole
+/// request's.
+pub fn transfer_rest(request: &Request, fd: i32) -> Outcome {
+    let Some(direction) = request.operation().direction() else {
+        return Err(Errno::INVAL);
+    };
+    loop {
+        let rest = request.rest();
+        let outcome = match transfer(direction, fd, rest, request.position()) {
+            // What the caller asked to seek cannot: it is at its position by nature.
+            Err(Errno::SPIPE) if !request.has(flag::STREAM) => {
+                request.add(flag::STREAM);
+                continue;
+            }
+            Err(Errno::INTR) => continue,
+            outcome => outcome,
+        };
+        let count = match outcome {
+            Ok(count) if count > 0 => count,
+            other => return finished_with(request, other),
+        };
+        request.done.set(request.done.get() + count as u64);
+        // A write goes on until all is written, or until it is told why not.
+        if direction == Direction::Read || count == rest.bytes {
+            return Ok(request.done.get() as usize);
+        }
+    }
+}
+
+/// An error, or the end of the file, after something was transferred counts as success, as in read(2).
+pub fn finished_with(request: &Request, outcome: Outcome) -> Outcome {
+    match request.done.get() {
+        0 => outcome,
+        done => Ok(done as usize),
+    }
+}

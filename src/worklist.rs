@@ -1,0 +1,257 @@
+//! What waits for a helper: files with queued writes, cold reads, errands, and the line before the ring.
+//!
+//! Pushed to by submitters and by whoever reaps; taken from by helper threads ([`crate::helpers`]) and by waiters that
+//! would else sleep ([`crate::own_work`]). Everything here is guarded by the engine's lock.
+
+use crate::engine::Engine;
+use crate::lock::{Blocked, Guard};
+use crate::order::{self, File};
+use crate::pool::{Cell32, Cell64, Number};
+use crate::request::{flag, Home, List, HELD};
+use crate::sys::files::Identity;
+use crate::sys::threads::futex_wake;
+use crate::wake::hold;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// `Worklist::word`: nobody is to be woken.
+pub const CALLED: u32 = 0;
+/// `Worklist::word`: a helper looks by itself within LINGER.
+pub const LINGERING: u32 = 1;
+/// `Worklist::word`: a helper sleeps until it is called.
+pub const SLEEPING: u32 = 2;
+/// `Worklist::word`: a helper stands by and looks within STUCK.
+pub const STANDING_BY: u32 = 3;
+
+/// The work list. Guarded by the engine's lock, but for the two atomics.
+pub struct Worklist {
+    /// Files with queued writes and nobody at work on them, linked by `next_runnable`.
+    first_file: Cell32,
+    last_file: Cell32,
+    pub cold: List,
+    errands: List,
+    /// Threads alive, and the most there may be.
+    pub threads: Cell32,
+    pub most: u32,
+    /// 1 while the helper on shift works. A helper that is stuck loses the shift to the one standing by.
+    pub working: Cell32,
+    pub shift: Cell32,
+    /// What each helper at work works on: a device, marked `AT_WORK`.
+    pub at_work: [Cell64; PLACES],
+    /// Which kind of job comes next.
+    turn: Cell32,
+    /// Counts finished jobs: tells a stuck helper from a busy one.
+    pub finished: Cell32,
+    /// What idle helpers sleep on, and how the last of them that lay down does.
+    pub word: AtomicU32,
+    /// Helpers asleep on `word`.
+    pub idle: Cell32,
+}
+
+/// One thing for a helper to do.
+pub enum Job {
+    /// Requests that wait for room in the ring, of which there is some.
+    Line,
+    Writes(Number),
+    Cold(Number),
+    Errand(Number),
+}
+
+impl Worklist {
+    pub fn new(most: u32) -> Worklist {
+        Worklist {
+            first_file: Cell32::default(),
+            last_file: Cell32::default(),
+            cold: List::default(),
+            errands: List::default(),
+            threads: Cell32::default(),
+            most,
+            working: Cell32::default(),
+            shift: Cell32::default(),
+            at_work: [const { Cell64::new(0) }; PLACES],
+            turn: Cell32::default(),
+            finished: Cell32::default(),
+            word: AtomicU32::new(CALLED),
+            idle: Cell32::default(),
+        }
+    }
+
+    pub fn has_work(&self, engine: &Engine) -> bool {
+        line_can_move(engine)
+            || self.first_file.get() != 0
+            || !self.cold.is_empty()
+            || !self.errands.is_empty()
+    }
+
+    fn push_file(&self, engine: &Engine, number: Number) {
+        let Some(file) = engine.files.get(number) else {
+            return;
+        };
+        file.next_runnable.set(0);
+        match engine.files.get(self.last_file.get()) {
+            Some(last) if self.first_file.get() != 0 => last.next_runnable.set(number),
+            _ => self.first_file.set(number),
+        }
+        self.last_file.set(number);
+    }
+
+    /// The next job, the kinds in turn, so that none keeps the others waiting.
+    pub fn pop(&self, engine: &Engine) -> Option<Job> {
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        (0..4).find_map(|step| match turn.wrapping_add(step) % 4 {
+            0 => line_can_move(engine).then_some(Job::Line),
+            1 => self.pop_file(engine).map(Job::Writes),
+            2 => self.pop_request(engine, &self.errands).map(Job::Errand),
+            _ => self.pop_request(engine, &self.cold).map(Job::Cold),
+        })
+    }
+
+    fn pop_file(&self, engine: &Engine) -> Option<Number> {
+        let mut before: Option<&File> = None;
+        let mut number = self.first_file.get();
+        while let Some(file) = engine.files.get(number) {
+            let next = file.next_runnable.get();
+            let wanted = file.busy.get() == 0 && !file.queue.is_empty();
+            if wanted && self.is_crowded(engine.request(file.queue.first()).identity()) {
+                before = Some(file);
+                number = next;
+                continue;
+            }
+            match before {
+                Some(before) => before.next_runnable.set(next),
+                None => self.first_file.set(next),
+            }
+            if next == 0 {
+                self.last_file.set(before.map_or(0, |before| before.number.get()));
+            }
+            file.listed.set(0);
+            if wanted {
+                file.busy.set(1);
+                return Some(number);
+            }
+            // Somebody is at it, who lists it again when there is more; or a waiter did it all.
+            order::forget_if_idle(engine, number, file);
+            number = next;
+        }
+        None
+    }
+
+    fn pop_request(&self, engine: &Engine, list: &List) -> Option<Number> {
+        let mut number = list.first();
+        while number != 0 && self.is_crowded(engine.request(number).identity()) {
+            number = engine.request(number).next();
+        }
+        if number != 0 {
+            list.remove(&engine.requests, number);
+        }
+        (number != 0).then_some(number)
+    }
+
+    /// Whether so many helpers are at work on a device already that it must be stuck: the others are for the rest.
+    fn is_crowded(&self, identity: Identity) -> bool {
+        let most = self.most.min(PLACES as u32) / 2;
+        self.threads.get() > most
+            && self.at_work.iter().filter(|at| at.get() == identity.device | AT_WORK).count() as u32 >= most
+    }
+}
+
+/// Marks a device in `Worklist::at_work`: 0 is nobody.
+pub const AT_WORK: u64 = 1 << 63;
+/// Most helpers that there can be.
+pub const PLACES: usize = 64;
+/// Queues a write behind those of its file (`order::write_begins` counted it).
+pub fn push_write(engine: &Engine, guard: &Guard, number: Number) {
+    let request = engine.request(number);
+    let Some(file) = engine.files.get(request.file.get()) else {
+        return;
+    };
+    request.add(flag::OFF_RING);
+    hold(engine, request);
+    request.set_state(HELD);
+    file.queue.push_back(&engine.requests, number, Home::FileQueue);
+    list_file(engine, request.file.get(), file);
+    call_helper(engine, guard, request.notice.get() != 0 || file.queue.len() > 1);
+}
+
+fn list_file(engine: &Engine, number: Number, file: &File) {
+    if file.busy.get() == 0 && file.listed.get() == 0 && !file.queue.is_empty() {
+        file.listed.set(1);
+        engine.work.push_file(engine, number);
+    }
+}
+
+/// Queues a read that the page cache could not serve.
+pub fn push_cold(engine: &Engine, guard: &Guard, number: Number) {
+    let request = engine.request(number);
+    request.add(flag::OFF_RING);
+    hold(engine, request);
+    request.set_state(HELD);
+    engine.work.cold.push_back(&engine.requests, number, Home::Cold);
+    call_helper(engine, guard, request.notice.get() != 0 || engine.work.cold.len() > 1);
+}
+
+/// Queues anything else that may wait.
+pub fn push_errand(engine: &Engine, guard: &Guard, number: Number) {
+    hold(engine, engine.request(number));
+    engine.request(number).set_state(HELD);
+    engine.work.errands.push_back(&engine.requests, number, Home::Errand);
+    call_helper(engine, guard, true);
+}
+
+/// Takes a cancelled request out of its list of ours.
+pub fn withdraw(engine: &Engine, _: &Guard, number: Number) {
+    let request = engine.request(number);
+    match request.home() {
+        Home::Cold => engine.work.cold.remove(&engine.requests, number),
+        Home::Errand => engine.work.errands.remove(&engine.requests, number),
+        Home::FileQueue => {
+            if let Some(file) = engine.files.get(request.file.get()) {
+                file.queue.remove(&engine.requests, number);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn line_can_move(engine: &Engine) -> bool {
+    engine.overflowing.load(Ordering::Relaxed) != 0 && engine.ring.has_room()
+}
+
+/// After completions were taken out: lets a helper move waiting requests into the ring.
+#[inline]
+pub fn call_for_line(engine: &Engine, blocked: &Blocked) {
+    if line_can_move(engine) {
+        let guard = engine.lock.lock(blocked);
+        call_helper(engine, &guard, true);
+    }
+}
+
+/// As `call_for_line`, with the lock held.
+pub fn call_if_line_can_move(engine: &Engine, guard: &Guard) {
+    if line_can_move(engine) {
+        call_helper(engine, guard, true);
+    }
+}
+
+/// Wakes an idle helper. When none of `urgent` holds, one that lingers finds the work by itself soon.
+pub fn call_helper(engine: &Engine, _: &Guard, urgent: bool) {
+    let helpers = &engine.work;
+    if helpers.idle.get() == 0 {
+        return;
+    }
+    let word = helpers.word.load(Ordering::Relaxed);
+    if word == SLEEPING || word == LINGERING && urgent {
+        helpers.word.store(CALLED, Ordering::Relaxed);
+        futex_wake(&helpers.word, 1);
+    }
+}
+
+/// Done with a file's queue: others may work on what has come since.
+pub fn leave_file(engine: &Engine, guard: &Guard, number: Number, file: &File) {
+    file.busy.set(0);
+    if !file.queue.is_empty() {
+        list_file(engine, number, file);
+        call_helper(engine, guard, true);
+    }
+    order::forget_if_idle(engine, number, file);
+}
