@@ -57,10 +57,18 @@ pub fn unblock(world: &World) {
     let streams = (0..world.plan.ends()).filter(|end| !is_file(world.plan.object_of(*end)));
     for writer in streams.filter(|end| world.plan.writes_to(*end)) {
         let reader = Plan::other_end(writer);
-        if calls::is_empty(anchor(reader)) {
-            (0..AT_ONCE).all(|_| spare_transfer(world, What::Feed, writer));
-        } else if !calls::has_room(anchor(writer)) {
-            (0..AT_ONCE).all(|_| spare_transfer(world, What::Take, reader));
+        if !calls::is_empty(anchor(reader)) {
+            if !calls::has_room(anchor(writer)) {
+                (0..AT_ONCE).all(|_| spare_transfer(world, What::Take, reader));
+            }
+            continue;
+        }
+        // One at a time: a read takes all that is there.
+        for _ in 0..AT_ONCE {
+            if !calls::is_empty(anchor(reader)) || !spare_transfer(world, What::Feed, writer) {
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(50));
         }
     }
 }
@@ -75,15 +83,14 @@ pub fn give_up(world: &World) -> ! {
     for (number, place) in world.places.iter().enumerate() {
         let steps = &world.plan.threads[number];
         let step = steps.get(place.load(Ordering::Relaxed));
-        eprintln!("thread {number} is at {step:?}");
+        let text = format!("{step:?}");
+        eprintln!("thread {number} is at {}", text.get(..200).unwrap_or(&text));
         if let Some(Step::List { elements, .. }) = step {
-            for id in elements {
-                // SAFETY: aiocbs live as long as the process.
-                let error = unsafe { libc::aio_error(world.aiocb(*id)) };
-                if error == libc::EINPROGRESS {
-                    eprintln!("element {id} does not complete");
-                }
-            }
+            // SAFETY: aiocbs live as long as the process.
+            let error = |id: &u32| unsafe { libc::aio_error(world.aiocb(*id)) };
+            let stuck: Vec<&u32> = elements.iter().filter(|id| error(id) == libc::EINPROGRESS).collect();
+            let first = &stuck[..stuck.len().min(20)];
+            eprintln!("{} elements do not complete: {first:?}", stuck.len());
         }
     }
     eprintln!("{}", calls::system_calls_of_threads());

@@ -80,7 +80,7 @@ fn list(elements: impl Strategy<Value = Vec<Io>>) -> impl Strategy<Value = Op> {
 }
 
 fn crowd() -> impl Strategy<Value = Op> {
-    (any::<bool>(), 1u16..700, io(true)).prop_map(|(wait, count, first)| Op::Crowd { wait, count, first })
+    (any::<bool>(), 1u16..500, io(true)).prop_map(|(wait, count, first)| Op::Crowd { wait, count, first })
 }
 
 fn op(features: Features) -> BoxedStrategy<Op> {

@@ -13,7 +13,7 @@ pub const BLOCK: usize = 4096;
 /// Highest block that a request starts at, beyond the initial size.
 const BLOCKS: i8 = 14;
 /// Sync transfers at hand for keeping the program going, feeding and taking in turn.
-const SPARES: usize = 2400;
+const SPARES: usize = 6000;
 pub const FEED_SIZE: usize = 512;
 pub const TAKE_SIZE: usize = 4096;
 /// Bytes after a buffer that nobody may write to.
