@@ -57,10 +57,6 @@ pub fn helper_thread(engine: &'static Engine) {
     let helpers = &engine.work;
     let mut pins = Pins::new(engine);
     let blocked = Blocked::helper(pins.own_table());
-    {
-        let _guard = engine.lock.lock(&blocked);
-        helpers.threads.set(helpers.threads.get() + 1);
-    }
     let mut lingered = LINGERS;
     let mut stuck = false;
     loop {
@@ -129,11 +125,12 @@ fn work(engine: &'static Engine, blocked: &Blocked, guard: Guard, pins: &mut Pin
     if let Some(place) = place {
         place.set(device | AT_WORK);
     }
-    let stand_by_wanted = helpers.idle.get() == 0 && helpers.threads.get() < helpers.most;
+    let at_work = helpers.at_work.iter().filter(|at| at.get() != 0).count() as u32;
+    let stand_by_wanted = helpers.threads.get() <= at_work && helpers.threads.get() < helpers.most;
     drop(guard);
     if stand_by_wanted {
         // A refused thread is asked for again with the next job.
-        let _ = crate::threads::start(Role::Helper, engine);
+        let _ = crate::threads::start_helper(engine, blocked);
     }
     match job {
         Job::Line => direct::drain_line(engine, blocked, pins),

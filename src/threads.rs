@@ -44,8 +44,22 @@ fn revive(engine: &'static Engine, role: Role) -> Result<(), Errno> {
         return Ok(());
     }
     // A thread inherits its creator's mask: none of the program's signals may reach it.
-    let _blocked = Blocked::new();
-    start(role, engine).inspect_err(|_| alive.store(0, Ordering::SeqCst))
+    let blocked = Blocked::new();
+    let started = match role {
+        Role::Completion => start(role, engine),
+        Role::Helper => start_helper(engine, &blocked),
+    };
+    started.inspect_err(|_| alive.store(0, Ordering::SeqCst))
+}
+
+/// Starts a helper, which counts from now on.
+pub fn start_helper(engine: &'static Engine, blocked: &Blocked) -> Result<(), Errno> {
+    let count = |change: u32| {
+        let _guard = engine.lock.lock(blocked);
+        engine.work.threads.set(engine.work.threads.get().wrapping_add(change));
+    };
+    count(1);
+    start(Role::Helper, engine).inspect_err(|_| count(u32::MAX))
 }
 
 /// For a thread that was idle: whether it shall end. Then it never touches the engine again.
@@ -60,7 +74,7 @@ pub fn may_end(engine: &Engine, role: Role) -> bool {
 }
 
 /// Starts a thread. EAGAIN: the system has no more to give. Not async-signal-safe; signals blocked.
-pub fn start(role: Role, engine: &'static Engine) -> Result<(), Errno> {
+fn start(role: Role, engine: &'static Engine) -> Result<(), Errno> {
     let entry = match role {
         Role::Completion => completion_entry,
         Role::Helper => helper_entry,

@@ -25,7 +25,8 @@
 //!    look and the sleep the futex word or the kick's event keeps what happened.
 //! 2. *Events in the ring.* A leader sleeps in the kernel, which wakes it for any event. It need
 //!    not put its number into requests that only the ring can complete; `held` says whether others exist.
-//! 3. *Leadership.* Who stops leading stores 0 in `leader`, then looks for a follower to invite.
+//! 3. *Leadership.* Who stops leading stores 0 in `leader`, then looks for a follower to invite, or, while
+//!    something is owed, wakes the completion thread.
 //!    Who goes to sleep as a follower sets its word, then looks at `leader`. So either the sleeper
 //!    sees that nobody leads, or the leaving one sees the sleeper. An invited waiter that is
 //!    satisfied and leaves passes the invitation on: everyone who leaves calls [`hand_over`].
@@ -152,21 +153,18 @@ pub fn wake_named(engine: &Engine, named: u32) {
     }
 }
 
-/// After leading, or after waiting: when nobody leads, sees to it that somebody does who must.
+/// After leading, or after waiting: when nobody leads, sees to it that somebody does who must. While something is
+/// owed that is the completion thread: a follower that is woken to lead just when a signal for it arrives
+/// does not notice that its handler ran.
 pub fn hand_over(engine: &Engine) {
     if engine.leader.load(Ordering::SeqCst) != 0 {
         return;
     }
-    let invited = engine.followers.load(Ordering::SeqCst) != 0
-        && (COMPLETION_THREAD + 1..=engine.waiters.used()).any(|number| invite(engine, number));
-    if engine.owed.load(Ordering::SeqCst) == 0 {
-        return;
+    if engine.owed.load(Ordering::SeqCst) != 0 {
+        return wake(engine, COMPLETION_THREAD);
     }
-    // On duty it looks around by itself; else it must learn that it is from now on.
-    let on_duty =
-        engine.waiters.get(COMPLETION_THREAD).is_some_and(|w| w.may_lead.load(Ordering::SeqCst) == 1);
-    if !invited || !on_duty {
-        wake(engine, COMPLETION_THREAD);
+    if engine.followers.load(Ordering::SeqCst) != 0 {
+        let _ = (COMPLETION_THREAD + 1..=engine.waiters.used()).any(|number| invite(engine, number));
     }
 }
 

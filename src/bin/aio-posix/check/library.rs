@@ -1,15 +1,19 @@
 //! What the library does with each kind of transfer, from what was measured. The rules are those of its submission
-//! (src/submit.rs, src/direct.rs, src/helpers.rs), which meets the same answers of the kernel.
+//! (src/submit.rs, src/direct.rs, src/own_work.rs), which meets the same answers of the kernel. They are for transfers of
+//! up to 1 MiB: larger ones a helper thread does, so that the caller is not held up by copying.
 
 use super::probe::{Measured, NoWait, Operation};
 
-/// statfs(2)'s numbers (linux/magic.h).
-const NFS: i64 = 0x6969;
-/// tmpfs, ramfs, hugetlbfs: copied by whoever asks.
-const MEMORY: [i64; 3] = [0x0102_1994, 0x8584_58f6, 0x9584_58f6];
-/// ext4, xfs, btrfs, tmpfs, ramfs, f2fs, overlayfs, zfs: a waiter may do a queued write itself.
-const LOCAL: [i64; 8] =
-    [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x8584_58f6, 0xf2f5_2010, 0x794c_7630, 0x2fc1_2fc1];
+/// What the library asks of a file, and of the process.
+#[derive(Clone, Copy, Default)]
+pub struct Place {
+    /// The file is memory (tmpfs, hugetlbfs): copied by whoever asks.
+    pub memory: bool,
+    /// It lies on a block device, so that who waits for a request cannot hang in doing it himself.
+    pub on_device: bool,
+    /// The process has an RLIMIT_FSIZE, so that a write may bring SIGXFSZ: not to the caller.
+    pub limited: bool,
+}
 
 /// How an operation is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,7 +27,8 @@ pub enum Way {
     InTheCall,
     InTheCallElseHelper,
     CopiedInTheCall,
-    ReadAhead,
+    ReadAheadHelper,
+    ReadAheadHelperOrWaiter,
     Helper,
     HelperOrWaiter,
     /// By the kernel, after the writes that it covers.
@@ -39,7 +44,8 @@ impl Way {
             Way::InTheCall => "done in the submitting call",
             Way::InTheCallElseHelper => "in the call, else by a helper",
             Way::CopiedInTheCall => "copied in the submitting call",
-            Way::ReadAhead => "read-ahead, then helper or waiter",
+            Way::ReadAheadHelper => "read-ahead, then a helper",
+            Way::ReadAheadHelperOrWaiter => "read-ahead, then helper or waiter",
             Way::Helper => "by a helper thread",
             Way::HelperOrWaiter => "by a helper, or by the waiter",
             Way::AfterWrites => "submitted after earlier writes",
@@ -47,35 +53,35 @@ impl Way {
     }
 }
 
-/// `magic` is the file system's; `limited`: the process has an RLIMIT_FSIZE, so that a write may bring SIGXFSZ.
-pub fn way(measured: &Measured, magic: i64, limited: bool) -> Way {
+pub fn way(measured: &Measured, place: Place) -> Way {
     let Ok(in_flight) = measured.in_flight else {
         return Way::Impossible;
     };
-    let memory = MEMORY.contains(&magic);
-    let queued = if LOCAL.contains(&magic) { Way::HelperOrWaiter } else { Way::Helper };
+    let queued = if place.on_device { Way::HelperOrWaiter } else { Way::Helper };
     let writes = matches!(
         measured.operation,
         Operation::DirectOverwrite | Operation::DirectExtension | Operation::BufferedWrite
     );
-    if writes && limited {
+    if writes && place.limited {
         return queued;
     }
     let unsupported = measured.nowait == Some(NoWait::Unsupported);
     match measured.operation {
         Operation::Sync => Way::AfterWrites,
-        _ if unsupported && memory => Way::CopiedInTheCall,
+        _ if unsupported && place.memory => Way::CopiedInTheCall,
         Operation::DirectRead | Operation::DirectOverwrite | Operation::DirectExtension => {
             match measured.nowait {
                 Some(NoWait::Done) if in_flight > 0 => Way::SubmittedByCaller,
                 Some(NoWait::Done) => Way::InTheCall,
-                Some(NoWait::Unsupported) if magic == NFS => Way::SubmittedByCaller,
                 Some(NoWait::Failed(_)) => Way::Impossible,
                 _ => Way::SubmittedByHelper,
             }
         }
         Operation::CachedRead if measured.nowait == Some(NoWait::Done) => Way::InTheCall,
-        Operation::CachedRead | Operation::UncachedRead => Way::ReadAhead,
+        // Read-ahead may wait where RWF_NOWAIT is not known.
+        Operation::CachedRead | Operation::UncachedRead if unsupported => queued,
+        Operation::CachedRead | Operation::UncachedRead if place.on_device => Way::ReadAheadHelperOrWaiter,
+        Operation::CachedRead | Operation::UncachedRead => Way::ReadAheadHelper,
         Operation::BufferedWrite if unsupported => queued,
         Operation::BufferedWrite => Way::InTheCallElseHelper,
     }
@@ -86,41 +92,51 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    const EXT4: i64 = LOCAL[0];
-    const TMPFS: i64 = MEMORY[0];
+    const DISK: Place = Place { memory: false, on_device: true, limited: false };
+    const NETWORK: Place = Place { memory: false, on_device: false, limited: false };
+    const MEMORY: Place = Place { memory: true, on_device: false, limited: false };
 
-    fn measured(operation: Operation, in_flight: Result<u64, i32>, nowait: NoWait) -> Measured {
-        Measured {
+    fn of(operation: Operation, nowait: NoWait, place: Place) -> Way {
+        let measured = Measured {
             operation,
-            in_flight,
+            in_flight: Ok(8),
             submitting: Duration::ZERO,
             whole: Duration::ZERO,
             nowait: Some(nowait),
-        }
+        };
+        way(&measured, place)
     }
 
     #[test]
     fn direct_transfers_go_by_what_the_kernel_says_to_nowait() {
-        let of = |nowait, magic| way(&measured(Operation::DirectRead, Ok(8), nowait), magic, false);
-        assert_eq!(of(NoWait::Done, EXT4), Way::SubmittedByCaller);
-        assert_eq!(of(NoWait::WouldWait, EXT4), Way::SubmittedByHelper);
-        assert_eq!(of(NoWait::Unsupported, EXT4), Way::SubmittedByHelper);
-        assert_eq!(of(NoWait::Unsupported, NFS), Way::SubmittedByCaller);
-        assert_eq!(of(NoWait::Unsupported, TMPFS), Way::CopiedInTheCall);
+        let of = |nowait, place| of(Operation::DirectRead, nowait, place);
+        assert_eq!(of(NoWait::Done, DISK), Way::SubmittedByCaller);
+        assert_eq!(of(NoWait::WouldWait, DISK), Way::SubmittedByHelper);
+        assert_eq!(of(NoWait::Unsupported, NETWORK), Way::SubmittedByHelper);
+        assert_eq!(of(NoWait::Unsupported, MEMORY), Way::CopiedInTheCall);
     }
 
     #[test]
     fn buffered_writes_wait_in_a_thread_where_the_file_system_cannot_do_without() {
-        let of = |nowait, magic| way(&measured(Operation::BufferedWrite, Ok(0), nowait), magic, false);
-        assert_eq!(of(NoWait::Done, EXT4), Way::InTheCallElseHelper);
-        assert_eq!(of(NoWait::Unsupported, EXT4), Way::HelperOrWaiter);
-        assert_eq!(of(NoWait::Unsupported, NFS), Way::Helper);
-        assert_eq!(of(NoWait::Unsupported, TMPFS), Way::CopiedInTheCall);
+        let of = |nowait, place| of(Operation::BufferedWrite, nowait, place);
+        assert_eq!(of(NoWait::Done, DISK), Way::InTheCallElseHelper);
+        assert_eq!(of(NoWait::Unsupported, DISK), Way::HelperOrWaiter);
+        assert_eq!(of(NoWait::Unsupported, NETWORK), Way::Helper);
+        assert_eq!(of(NoWait::Unsupported, MEMORY), Way::CopiedInTheCall);
+    }
+
+    #[test]
+    fn reads_start_read_ahead_only_where_that_does_not_wait() {
+        let of = |nowait, place| of(Operation::UncachedRead, nowait, place);
+        assert_eq!(of(NoWait::WouldWait, DISK), Way::ReadAheadHelperOrWaiter);
+        assert_eq!(of(NoWait::WouldWait, NETWORK), Way::ReadAheadHelper);
+        assert_eq!(of(NoWait::Unsupported, NETWORK), Way::Helper);
     }
 
     #[test]
     fn a_limit_on_the_size_of_files_keeps_writes_out_of_the_caller() {
-        let direct = measured(Operation::DirectOverwrite, Ok(8), NoWait::Done);
-        assert_eq!(way(&direct, EXT4, true), Way::HelperOrWaiter);
+        let limited = Place { limited: true, ..DISK };
+        assert_eq!(of(Operation::DirectOverwrite, NoWait::Done, limited), Way::HelperOrWaiter);
+        assert_eq!(of(Operation::DirectRead, NoWait::Done, limited), Way::SubmittedByCaller);
     }
 }

@@ -59,6 +59,7 @@ impl Finding {
         let place = Place::open(path)?;
         let measured =
             place.measure(context).map_err(|sentence| format!("{}: {sentence}", path.display()))?;
+        let asked = library::Place { memory: place.memory, on_device: place.on_device, limited };
         Ok(Finding {
             path: path.to_path_buf(),
             kind: place.kind,
@@ -69,7 +70,7 @@ impl Finding {
             rows: measured
                 .into_iter()
                 .map(|measured| {
-                    let way = library::way(&measured, place.magic, limited);
+                    let way = library::way(&measured, asked);
                     (measured, way)
                 })
                 .collect(),

@@ -99,8 +99,9 @@ pub struct Place {
     direct: io::Result<File>,
     size: u64,
     pub kind: Kind,
-    /// statfs(2)'s number of the file system.
-    pub magic: i64,
+    /// What the library asks of a file (`library::Place`).
+    pub memory: bool,
+    pub on_device: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -122,8 +123,6 @@ impl Place {
             File::open(path)
                 .map_err(|error| format!("{} cannot be read: {}", path.display(), plain(&error)))?
         };
-        let magic = file_system(&buffered)
-            .map_err(|error| format!("{}: its file system is unknown: {}", path.display(), plain(&error)))?;
         let size = match kind {
             Kind::Directory => SIZE,
             Kind::File => status.size(),
@@ -141,7 +140,8 @@ impl Place {
             .write(kind == Kind::Directory)
             .custom_flags(libc::O_DIRECT)
             .open(format!("/proc/self/fd/{}", buffered.as_raw_fd()));
-        Ok(Place { buffered, direct, size, kind, magic })
+        let on_device = buffered.metadata().is_ok_and(|status| libc::major(status.dev()) != 0);
+        Ok(Place { memory: is_memory(&buffered), buffered, direct, size, kind, on_device })
     }
 
     pub fn measure(&self, context: &Context) -> Result<Vec<Measured>, String> {
@@ -270,15 +270,10 @@ fn device_size(device: &File) -> u64 {
     device.seek(SeekFrom::End(0)).unwrap_or(0)
 }
 
-fn file_system(file: &File) -> io::Result<i64> {
-    // SAFETY: a structure that fstatfs fills in when it returns 0.
-    unsafe {
-        let mut status: libc::statfs = std::mem::zeroed();
-        match libc::fstatfs(file.as_raw_fd(), &mut status) {
-            0 => Ok(status.f_type),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
+/// Whether a file is memory: of all files those alone have seals (fcntl(2)).
+fn is_memory(file: &File) -> bool {
+    // SAFETY: a live descriptor, and no pointer.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) != -1 }
 }
 
 fn nowait(outcome: &io::Result<usize>) -> NoWait {
