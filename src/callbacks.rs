@@ -8,14 +8,15 @@
 //! A callback may leave by pthread_exit, which unwinds through our frames below it: they hold nothing with a
 //! destructor, and `wait` says why they are plain `extern "C"`.
 //!
-//! The pool's lock is parking_lot's: only library threads and callback threads take it, never a
-//! signal handler, and never with another lock held.
+//! The pool's lock is std's, a futex word: only library threads and callback threads take it, never a
+//! signal handler, and never with another lock held. Not parking_lot's, whose waiting threads stand in a table of the
+//! whole process: a fork copies it in the middle of a change, and the child crashed in it (once in forty forks).
 
 use crate::engine::Engine;
 use crate::sys::threads::{set_mask, LIBRARY_THREAD_MASK};
 use libc::c_void;
-use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long an idle thread stays, and how many do.
@@ -33,6 +34,13 @@ struct Job {
 pub struct CallbackPool {
     state: Mutex<State>,
     called: Condvar,
+}
+
+impl CallbackPool {
+    /// Nobody panics while holding it (panic = "abort"), so it is never poisoned.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Default)]
@@ -56,7 +64,7 @@ pub fn run(engine: &'static Engine, function: usize, value: usize, attributes: u
         // Attributes that cannot be had (a bad stack size) must not lose the notification.
         return create(attributes, First { job, engine: None }) || create(0, First { job, engine: None });
     }
-    let mut state = engine.callbacks.state.lock();
+    let mut state = engine.callbacks.state();
     if state.idle > state.jobs.len() {
         state.jobs.push_back(job);
         drop(state);
@@ -125,7 +133,7 @@ extern "C" fn call(job: Job) {
 /// Waits for another job; `None`: none came, the thread ends.
 fn next(engine: &'static Engine) -> Option<Job> {
     let pool = &engine.callbacks;
-    let mut state = pool.state.lock();
+    let mut state = pool.state();
     if let Some(job) = state.jobs.pop_front() {
         return Some(job);
     }
@@ -134,7 +142,11 @@ fn next(engine: &'static Engine) -> Option<Job> {
     }
     state.idle += 1;
     loop {
-        let timed_out = pool.called.wait_for(&mut state, IDLE).timed_out();
+        let timed_out;
+        (state, timed_out) =
+            match pool.called.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner) {
+                (state, result) => (state, result.timed_out()),
+            };
         let job = state.jobs.pop_front();
         if job.is_some() || timed_out {
             state.idle -= 1;

@@ -196,6 +196,8 @@ pub unsafe extern "C" fn aio_error(aiocb: *const Aiocb) -> c_int {
 pub unsafe extern "C" fn aio_return(aiocb: *mut Aiocb) -> ssize_t {
     // SAFETY: this function's own contract.
     match unsafe { AiocbRef::new(aiocb) } {
+        // In progress, or in a child of who submitted it.
+        Some(request) if request.in_progress() => -1,
         Some(request) => request.returned() as ssize_t,
         None => {
             Errno::INVAL.publish();

@@ -37,7 +37,7 @@ use crate::pool::Number;
 use crate::request::RUNNING;
 use crate::sys::threads::{self, futex_wait, later};
 use crate::threads::{may_end, Role, IDLE};
-use crate::transfers::{finished_with, transfer_pinned, transfer_rest};
+use crate::transfers::{finished_with, transfer_pinned, transfer_ready, transfer_rest};
 use crate::wake::wake_named;
 use crate::worklist::{leave_file, Job, AT_WORK, LINGERING, SLEEPING, STANDING_BY};
 use core::sync::atomic::Ordering;
@@ -135,10 +135,7 @@ fn work(engine: &'static Engine, blocked: &Blocked, guard: Guard, pins: &mut Pin
     match job {
         Job::Line => direct::drain_line(engine, blocked, pins),
         Job::Writes(file) => run_writes(engine, blocked, pins, file),
-        Job::Cold(number) => {
-            let outcome = transfer_pinned(engine, engine.request(number), pins);
-            complete(engine, blocked, number, outcome);
-        }
+        Job::Cold(number) => run_cold(engine, blocked, pins, number),
         Job::Errand(number) => run_errand(engine, blocked, pins, number),
     }
     let _guard = engine.lock.lock(blocked);
@@ -192,6 +189,40 @@ fn run_writes(engine: &Engine, blocked: &Blocked, pins: &mut Pins, file_number: 
             (to_wake, unwoken) = (0, 0);
         }
     }
+}
+
+/// Collects cold reads in order. As long as the read-ahead has brought what the next one wants, nobody is woken for
+/// the last; before this thread itself sleeps for the disk, those are who can go on.
+fn run_cold(engine: &Engine, blocked: &Blocked, pins: &mut Pins, first: Number) {
+    let mut to_wake = 0;
+    let mut number = first;
+    for turn in 0..TURN {
+        let request = engine.request(number);
+        let outcome = match transfer_ready(engine, request, pins) {
+            Some(outcome) => outcome,
+            None => {
+                wake_named(engine, core::mem::take(&mut to_wake));
+                transfer_pinned(engine, request, pins)
+            }
+        };
+        let waiter = complete_quietly(engine, blocked, number, outcome);
+        if waiter != 0 && waiter != to_wake {
+            wake_named(engine, core::mem::replace(&mut to_wake, waiter));
+        }
+        if turn % BATCH == BATCH - 1 {
+            wake_named(engine, core::mem::take(&mut to_wake));
+        }
+        let _guard = engine.lock.lock(blocked);
+        let helpers = &engine.work;
+        helpers.finished.set(helpers.finished.get().wrapping_add(1));
+        let next = if turn + 1 < TURN { helpers.pop_cold(engine) } else { None };
+        match next {
+            Some(next) => number = next,
+            None => break,
+        }
+        engine.request(number).set_state(RUNNING);
+    }
+    wake_named(engine, to_wake);
 }
 
 /// Submits what the kernel takes only by waiting, to the same ring; or transfers right here.

@@ -2,7 +2,7 @@
 //!
 //! **Lock order.** There are three locks. The start lock (`process`) is outermost and is never
 //! held while a request moves. The engine's lock guards every queue; nobody waits, allocates or
-//! notifies under it. The callback pool's lock (`callbacks`, parking_lot) belongs to library threads
+//! notifies under it. The callback pool's lock (`callbacks`) belongs to library threads
 //! alone. No thread holds two of them, so they cannot deadlock.
 //!
 //! **Signals.** A handler may call `aio_suspend` on top of any library frame, and it may need the

@@ -19,6 +19,9 @@ use crate::sys::tables;
 use core::sync::atomic::Ordering;
 use libc::c_int;
 
+/// Transfers of more bytes take long enough that somebody notices.
+const LONG: usize = 1 << 20;
+
 /// A helper thread's hold on files: at most one, kept while work on it goes on.
 pub struct Pins {
     /// By which the program's table is reached; `None`: this thread shares it.
@@ -58,6 +61,11 @@ impl Pins {
 
     /// A descriptor for this thread to use, open on the request's file. ECANCELED: the request's own was closed.
     pub fn pin(&mut self, engine: &Engine, request: &Request) -> Result<c_int, Errno> {
+        if request.rest().bytes > LONG {
+            // We were perhaps woken on the submitter's processor, in its place: its call must return first, not
+            // when a tick finds us still copying (4 ms later).
+            std::thread::yield_now();
+        }
         let (fd, identity) = (request.fd(), request.identity());
         if let Some(held) = self.held {
             if held.fd == fd && held.identity == identity {

@@ -295,6 +295,8 @@ fn attempt(request: &Request) -> Attempt {
             Err(Errno::AGAIN) => return Attempt::NothingYet,
             Err(Errno::INTR) => {}
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => request.add(flag::WAITS),
+            // It was open for this when it was submitted (the other end of a pipe has the same inode).
+            Err(Errno::BADF) => return ended(Err(Errno::CANCELED)),
             Err(errno) => return ended(Err(errno)),
         }
     }

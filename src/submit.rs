@@ -111,6 +111,9 @@ fn read(engine: &'static Engine, submission: &Submission) -> Way {
         return by_kind(engine, submission, flags, 0, Errno::AGAIN);
     }
     if flags & libc::O_DIRECT != 0 {
+        if files::is_memory(fd) {
+            return ended(engine, submission, copy(submission, Direction::Read));
+        }
         let handle = new_request(engine, submission, flags)?;
         engine.request(number_of(handle)).add(flag::NOWAIT);
         return Ok(Some(handle));

@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
 use crate::pins::Pins;
 use crate::request::{flag, Request};
-use crate::sys::files::{transfer, Direction};
+use crate::sys::files::{transfer, transfer_nowait, Direction};
 
 /// As `transfer_rest`, on the pinned file.
 pub fn transfer_pinned(engine: &Engine, request: &Request, pins: &mut Pins) -> Outcome {
@@ -12,6 +12,18 @@ pub fn transfer_pinned(engine: &Engine, request: &Request, pins: &mut Pins) -> O
         Ok(fd) => transfer_rest(request, fd),
         Err(errno) => finished_with(request, Err(errno)),
     }
+}
+
+/// A read that need not wait: all there by now, on the pinned file. `None`: the rest has to be waited for.
+pub fn transfer_ready(engine: &Engine, request: &Request, pins: &mut Pins) -> Option<Outcome> {
+    let fd = match pins.pin(engine, request) {
+        Ok(fd) => fd,
+        Err(errno) => return Some(finished_with(request, Err(errno))),
+    };
+    let count = transfer_nowait(Direction::Read, fd, request.rest(), request.position()).ok()?;
+    request.done.set(request.done.get() + count as u64);
+    let all = request.done.get() as usize;
+    (all == request.bytes() || count == 0).then_some(Ok(all))
 }
 
 /// Transfers what is left of a request through `fd`, and waits as long as that takes. The answer is the whole
@@ -29,6 +41,8 @@ pub fn transfer_rest(request: &Request, fd: i32) -> Outcome {
                 continue;
             }
             Err(Errno::INTR) => continue,
+            // It was open for this when it was submitted: another file has the number.
+            Err(Errno::BADF) => Err(Errno::CANCELED),
             outcome => outcome,
         };
         let count = match outcome {

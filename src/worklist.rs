@@ -106,6 +106,11 @@ impl Worklist {
         })
     }
 
+    /// The next cold read, for who is at it already.
+    pub fn pop_cold(&self, engine: &Engine) -> Option<Number> {
+        self.pop_request(engine, &self.cold)
+    }
+
     fn pop_file(&self, engine: &Engine) -> Option<Number> {
         let mut before: Option<&File> = None;
         let mut number = self.first_file.get();

@@ -87,6 +87,8 @@ fn result(history: &History, request: &Request, life: &Life) -> Result<(), Strin
                 request.offset < 0
             }
         }),
+        // The number led to something that cannot seek while the call looked at it.
+        libc::ESPIPE => ends.len() > 1,
         libc::EPIPE => {
             ends.iter().flatten().any(|end| is_write(request.what) && history.shut(*end, life.done))
         }
