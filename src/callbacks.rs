@@ -142,11 +142,9 @@ fn next(engine: &'static Engine) -> Option<Job> {
     }
     state.idle += 1;
     loop {
-        let timed_out;
-        (state, timed_out) =
-            match pool.called.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner) {
-                (state, result) => (state, result.timed_out()),
-            };
+        let waited = pool.called.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+        state = waited.0;
+        let timed_out = waited.1.timed_out();
         let job = state.jobs.pop_front();
         if job.is_some() || timed_out {
             state.idle -= 1;

@@ -87,8 +87,8 @@ pub unsafe fn fsync(operation: c_int, aiocb: *mut Aiocb) -> c_int {
 /// As `aio_suspend`.
 pub unsafe fn suspend(list: *const *const Aiocb, count: c_int, timeout: *const timespec) -> c_int {
     type Function = extern "C" fn(*const *const Aiocb, c_int, *const timespec) -> c_int;
-    // SAFETY: as in `read`; a cancellation point, so without a closure's frame.
     match SUSPEND.find() {
+        // SAFETY: as in `read`; a cancellation point, so without a closure's frame.
         Ok(f) => unsafe { core::mem::transmute::<usize, Function>(f)(list, count, timeout) },
         Err(errno) => {
             errno.publish();

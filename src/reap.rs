@@ -66,7 +66,8 @@ pub fn reap_now(engine: &Engine, blocked: &Blocked) {
     let me = self_id();
     let mut inbox = [IoEvent::default(); INBOX];
     loop {
-        if !try_lead(engine, me) && !(is_stalled(engine) && take_over(engine, me)) {
+        let leads = try_lead(engine, me) || is_stalled(engine) && take_over(engine, me);
+        if !leads {
             return;
         }
         rescue(engine, blocked);

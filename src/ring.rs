@@ -34,6 +34,10 @@ impl Ring {
                 other => break other?,
             }
         };
+        if let Err(errno) = context::probe(id) {
+            let _ = context::io_destroy(id);
+            return Err(errno);
+        }
         let mut ring = Ring { id, slots: 0, first_event: 0, limit: 0, in_ring: AtomicU32::new(0) };
         let header = ring.header();
         if header.magic != RING_MAGIC {

@@ -258,7 +258,8 @@ fn follow(sleep: &Sleep, deadline: Option<&timespec>, may_lead: bool) -> Result<
     waiter.word.store(ASLEEP, Ordering::SeqCst);
     let mut slept = Ok(());
     // After the word: `wake`, rules 1 and 3.
-    if !goal.reached(engine) && !(may_lead && engine.leader.load(Ordering::SeqCst) == 0) {
+    let nobody_leads = may_lead && engine.leader.load(Ordering::SeqCst) == 0;
+    if !nobody_leads && !goal.reached(engine) {
         slept = sleep_on_word(sleep, deadline);
     }
     if may_lead {

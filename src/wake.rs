@@ -131,12 +131,10 @@ pub fn wake(engine: &Engine, number: Number) {
     };
     match waiter.word.swap(WOKEN, Ordering::SeqCst) {
         ASLEEP => futex_wake(&waiter.word, 1),
-        IN_RING => {
-            if engine.ring.kick().is_err() {
-                engine.kick_failed.store(1, Ordering::SeqCst);
-                if number != COMPLETION_THREAD {
-                    wake(engine, COMPLETION_THREAD);
-                }
+        IN_RING if engine.ring.kick().is_err() => {
+            engine.kick_failed.store(1, Ordering::SeqCst);
+            if number != COMPLETION_THREAD {
+                wake(engine, COMPLETION_THREAD);
             }
         }
         _ => {}

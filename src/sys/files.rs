@@ -20,7 +20,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether the file lies on a block device of this machine (or is one), by its device number: network and
+    /// Whether the file lies on a block device of this machine, by its device number: network and
     /// user-space file systems, btrfs and tmpfs have numbers without a device behind them.
     pub fn is_on_block_device(self) -> bool {
         libc::major(self.device) != 0
