@@ -334,10 +334,18 @@ pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: N
     let request = engine.request(number);
     let at = request.poll.get();
     let (outcome, tried) = match pins.pin(engine, request) {
-        Ok(fd) => match try_reopened(request, pins, fd) {
-            Some(tried) => (tried, true),
-            None => (transfer_rest(request, fd), false),
-        },
+        Ok(fd) => {
+            let (outcome, tried) = match try_reopened(request, pins, fd) {
+                Some(tried) => (tried, true),
+                None => (transfer_rest(request, fd), false),
+            };
+            // A read that waited when the terminal hung up fails with EIO; ours came to it just afterwards.
+            let hung_up = outcome == Ok(0)
+                && request.bytes() != 0
+                && request.operation() == Operation::Read
+                && files::poll_now(fd, libc::POLLIN) & libc::POLLERR != 0;
+            (if hung_up { Err(Errno::IO) } else { outcome }, tried)
+        }
         Err(errno) => (Err(errno), false),
     };
     let rest_is_to_come = match outcome {

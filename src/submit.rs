@@ -161,8 +161,9 @@ fn by_kind(engine: &'static Engine, submission: &Submission, flags: c_int, done:
         libc::S_IFREG | libc::S_IFBLK => {
             let rest = request.rest();
             let direct = flags & libc::O_DIRECT != 0;
-            // Who knows RWF_NOWAIT has read-ahead that does not wait; others may not (FUSE).
-            if why == Errno::AGAIN && rest.bytes <= READ_AHEAD_IN_CALLER && !direct {
+            // Read-ahead that does not wait itself: on FUSE and on btrfs it was seen to.
+            let quick = why == Errno::AGAIN && status.identity.is_on_block_device();
+            if quick && rest.bytes <= READ_AHEAD_IN_CALLER && !direct {
                 files::read_ahead(fd, request.position(), rest.bytes);
             }
             let guard = engine.lock.lock(&blocked);

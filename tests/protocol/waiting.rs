@@ -150,7 +150,7 @@ impl Engine {
             true => led_before,
             false => self.leader.load() != 0,
         };
-        if !reached && !(may_lead && !led()) {
+        if !reached && (!may_lead || led()) {
             waiter.word.wait(ASLEEP);
         }
         if may_lead {

@@ -82,10 +82,11 @@ fn write_text(text: &mut String, host: &Host, findings: &[Finding]) -> std::fmt:
 
 /// What the library makes of a call that is refused.
 fn consequence(call: &str) -> &'static str {
-    if call == "io_setup" {
-        "the library hands every call to libc's own implementation"
-    } else {
-        "the library needs the call: requests would fail or hang"
+    match call {
+        "io_setup" | "io_submit" | "io_pgetevents" => {
+            "the library hands every call to libc's own implementation"
+        }
+        _ => "the library needs the call: requests would fail or hang",
     }
 }
 
