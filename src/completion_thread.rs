@@ -78,7 +78,7 @@ fn lead(engine: &'static Engine, blocked: &Blocked, seat: &Waiter, mut retry: bo
             seat.word.store(AWAKE, Ordering::SeqCst);
             return;
         }
-        let limit = timespec { tv_sec: 0, tv_nsec: if retry { RETRY } else { PATIENCE } };
+        let limit = timespec { tv_sec: 0, tv_nsec: if retry { RETRY } else { threads::IDLE } };
         // SAFETY: this thread is never cancelled, so its frame outlives the call.
         let taken = unsafe {
             io_pgetevents(engine.ring.id(), inbox.as_mut_ptr(), INBOX, &raw const limit, &LIBRARY_THREAD_MASK)

@@ -24,45 +24,40 @@ use core::sync::atomic::Ordering;
 /// Most iocbs handed to the kernel at once.
 pub const BATCH: usize = 64;
 
-/// Requests gathered for one io_submit.
-pub struct Gathered {
-    handles: [Handle; BATCH],
+/// Requests gathered for one io_submit: `ROOM` is 1 for a call of one request, which then clears no room for more.
+pub struct Gathered<const ROOM: usize> {
+    handles: [Handle; ROOM],
     count: usize,
 }
 
-impl Gathered {
-    pub fn new() -> Gathered {
-        Gathered { handles: [0; BATCH], count: 0 }
+impl<const ROOM: usize> Gathered<ROOM> {
+    pub fn new() -> Self {
+        Gathered { handles: [0; ROOM], count: 0 }
     }
 
     /// Adds one; when full, submits all. True: somebody should reap.
     pub fn add(&mut self, engine: &Engine, handle: Handle) -> bool {
         self.handles[self.count] = handle;
         self.count += 1;
-        self.count == BATCH && self.flush(engine)
+        self.count == ROOM && self.flush(engine)
     }
 
-    /// Submits what was gathered. True: somebody should reap.
+    /// Submits what was gathered, requests that are `SUBMITTING`, in one system call where the kernel takes them.
+    /// True: one bounced and its event is still in the ring, somebody should reap.
     pub fn flush(&mut self, engine: &Engine) -> bool {
         let count = core::mem::take(&mut self.count);
-        submit(engine, &self.handles[..count])
+        let mut bounced = false;
+        let mut at = 0;
+        while at < count {
+            let (done, seen) = submit_some::<ROOM>(engine, &self.handles[at..count]);
+            at += done;
+            bounced |= seen;
+        }
+        bounced
     }
 }
 
-/// Submits up to `BATCH` requests that are `SUBMITTING`, in one system call where the kernel takes
-/// them. True: one bounced and its event is still in the ring, somebody should reap.
-pub fn submit(engine: &Engine, handles: &[Handle]) -> bool {
-    let mut bounced = false;
-    let mut at = 0;
-    while at < handles.len() {
-        let (done, seen) = submit_some(engine, &handles[at..]);
-        at += done;
-        bounced |= seen;
-    }
-    bounced
-}
-
-fn submit_some(engine: &Engine, handles: &[Handle]) -> (usize, bool) {
+fn submit_some<const ROOM: usize>(engine: &Engine, handles: &[Handle]) -> (usize, bool) {
     let first = engine.request(number_of(handles[0]));
     let line = engine.overflowing.load(Ordering::Relaxed);
     let room = if line == 0 { engine.ring.reserve(handles.len() as u32) as usize } else { 0 };
@@ -70,8 +65,8 @@ fn submit_some(engine: &Engine, handles: &[Handle]) -> (usize, bool) {
         line_up(engine, number_of(handles[0]), first);
         return (1, false);
     }
-    let mut iocbs = [Iocb::default(); BATCH];
-    let mut pointers = [core::ptr::null_mut(); BATCH];
+    let mut iocbs = [const { Iocb::EMPTY }; ROOM];
+    let mut pointers = [core::ptr::null_mut(); ROOM];
     for (place, &handle) in handles[..room].iter().enumerate() {
         iocbs[place] = iocb(engine.request(number_of(handle)), handle);
         pointers[place] = &raw mut iocbs[place];

@@ -2,7 +2,7 @@
 
 use crate::abi::{Aiocb, AiocbRef};
 use crate::complete::{batch_less_one, drop_batch};
-use crate::direct::Gathered;
+use crate::direct::{Gathered, BATCH};
 use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::lock::Blocked;
@@ -111,7 +111,7 @@ unsafe fn submit_list(
     count: usize,
     batch: Number,
 ) -> Result<(), Errno> {
-    let mut gathered = Gathered::new();
+    let mut gathered = Gathered::<BATCH>::new();
     let mut reap = false;
     let mut answer = Ok(());
     for at in 0..count {
@@ -143,7 +143,7 @@ fn submit_element(
     engine: &'static Engine,
     aiocb: AiocbRef,
     batch: Number,
-    gathered: &mut Gathered,
+    gathered: &mut Gathered<BATCH>,
 ) -> Result<bool, Errno> {
     if let Some(batch) = engine.batches.get(batch) {
         batch.pending.fetch_add(1, Ordering::Relaxed);

@@ -55,7 +55,7 @@ pub fn check(aiocb: AiocbRef) -> Result<Notice, Errno> {
 
 /// Submits one request. An error means that it did not start: EAGAIN, memory is out.
 pub fn submit(engine: &'static Engine, submission: &Submission) -> Result<(), Errno> {
-    let mut gathered = Gathered::new();
+    let mut gathered = Gathered::<1>::new();
     let mut reap = submit_gathering(engine, submission, &mut gathered)?;
     reap |= gathered.flush(engine);
     if reap {
@@ -66,10 +66,10 @@ pub fn submit(engine: &'static Engine, submission: &Submission) -> Result<(), Er
 
 /// Submits one request, but leaves it in `gathered` where it goes straight to the kernel.
 /// True: somebody should reap.
-pub fn submit_gathering(
+pub fn submit_gathering<const ROOM: usize>(
     engine: &'static Engine,
     submission: &Submission,
-    gathered: &mut Gathered,
+    gathered: &mut Gathered<ROOM>,
 ) -> Result<bool, Errno> {
     let aiocb = submission.aiocb;
     aiocb.begin(engine.epoch);

@@ -40,6 +40,23 @@ pub struct Iocb {
     pub resfd: u32,
 }
 
+impl Iocb {
+    pub const EMPTY: Iocb = Iocb {
+        data: 0,
+        key: 0,
+        rw_flags: 0,
+        opcode: 0,
+        reqprio: 0,
+        fildes: 0,
+        buf: 0,
+        nbytes: 0,
+        offset: 0,
+        reserved: 0,
+        flags: 0,
+        resfd: 0,
+    };
+}
+
 /// `struct io_event`: one completion.
 #[repr(C)]
 #[derive(Clone, Copy, Default, Debug)]
