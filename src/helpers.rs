@@ -13,10 +13,12 @@
 //!
 //! # Writes
 //!
-//! A write runs as `pwrite` in the helper, not as `io_submit`: both copy the data in the calling
-//! thread, but an event in the ring wakes the waiter for every single write, which at depth 16 cost
-//! two to five context switches an operation where the helper now needs a fraction of one: it
-//! stores each status at once and wakes a waiter at the end of a batch.
+//! A write runs as `pwrite` in the helper, not as `io_submit` to the ring. Both copy the data in the calling thread, and
+//! fio at depth 16 saw no difference: 57,000 to 109,000 writes a second by io_submit and 75,000 to 107,000 by pwrite
+//! in three alternating rounds on a busy machine, with 14,000 to 28,000 context switches for 100,000 writes either way
+//! (glibc: 68,000 to 75,000 a second, 62,000 to 89,000 switches). But a write that never enters the
+//! ring takes none of its places, has its status stored before the next one starts, and lets a waiter run it itself.
+//! A waiter is woken at the end of a batch, not for each write.
 //!
 //! # Waiters that work
 //!
