@@ -102,7 +102,7 @@ fn has_work(engine: &Engine, blocked: &Blocked) -> bool {
     !notify::is_outbox_empty(engine, &guard) || polls::has_handed(engine, &guard)
 }
 
-/// A leader that could not be woken for want of a free descriptor is woken when there is one. False: not yet.
+/// A leader that could not be woken (`Ring::kick`) is woken as soon as it can be. False: not yet.
 fn retry_kick(engine: &Engine) -> bool {
     if engine.kick_failed.swap(0, Ordering::SeqCst) != 0 && engine.ring.kick().is_err() {
         engine.kick_failed.store(1, Ordering::SeqCst);

@@ -175,18 +175,33 @@ impl Ring {
 
     /// Puts an event into the ring that says nothing: who sleeps there wakes and looks around. A poll
     /// of an eventfd that is ready, opened for just this: a descriptor kept open would be
-    /// closed by programs that close all they do not know. EMFILE and so on when there is none free.
+    /// closed by programs that close all they do not know. Where none is free, a poll of any of the program's
+    /// that is ready: a process without a free descriptor has some. An error: it has not.
     pub fn kick(&self) -> Result<(), Errno> {
-        let fd = files::ready_eventfd()?;
-        let mut iocb = Iocb {
+        match files::ready_eventfd() {
+            Ok(fd) => {
+                let submitted = self.kick_by(fd);
+                files::close(fd);
+                submitted
+            }
+            Err(errno) => (0..MOST_TRIED)
+                .filter(|&fd| files::poll_now(fd, KICK_EVENTS) & KICK_EVENTS != 0)
+                .find_map(|fd| self.kick_by(fd).ok())
+                .ok_or(errno),
+        }
+    }
+
+    fn kick_by(&self, fd: i32) -> Result<(), Errno> {
+        self.submit_one(&mut Iocb {
             data: KICK,
             opcode: cmd::POLL,
             fildes: fd as u32,
-            buf: libc::POLLIN as u64,
+            buf: KICK_EVENTS as u64,
             ..Iocb::default()
-        };
-        let submitted = self.submit_one(&mut iocb);
-        files::close(fd);
-        submitted
+        })
     }
 }
+
+const KICK_EVENTS: i16 = libc::POLLIN | libc::POLLOUT;
+/// Descriptors that are looked at for a ready one.
+const MOST_TRIED: i32 = 1024;
