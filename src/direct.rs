@@ -162,7 +162,10 @@ pub fn take_back(engine: &Engine, blocked: &Blocked, number: Number) {
             request.identify(now.identity);
             match now.kind {
                 libc::S_IFREG | libc::S_IFBLK => errand(engine, blocked, number),
-                _ => polls::enqueue(engine, blocked, number),
+                kind => {
+                    request.note_kind(kind);
+                    polls::enqueue(engine, blocked, number);
+                }
             }
         }
     }

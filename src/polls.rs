@@ -1,8 +1,8 @@
 //! Pipes, sockets, terminals and whatever else may have nothing to give for hours: try without
 //! waiting, and where that fails let the kernel tell when to try again (IOCB_CMD_POLL in the shared ring).
 //!
-//! Each descriptor has a queue per direction, first come first served: reads never hold back
-//! writes. Only the head of a queue is ever tried; while a thread tries it the queue is `busy`
+//! Each pipe or socket has a queue per direction, first come first served: reads never hold back
+//! writes. What shares its inode with others (eventfds) has one per descriptor. Only the head of a queue is ever tried; while a thread tries it the queue is `busy`
 //! and others only append. No thread waits here, however many queues are idle.
 //!
 //! A poll takes a place in the ring for as long as it is armed. So at most half the ring is given
@@ -35,10 +35,11 @@ pub const WATCH_EVENT: u64 = 2;
 /// Attempts in a row that found nothing although the kernel had said there was something.
 const FUTILE: u32 = 16;
 
-/// One descriptor in one direction.
+/// One file, or one descriptor, in one direction.
 pub struct Queue {
     link: AtomicU32,
     chain: Cell32,
+    /// The descriptor that is polled.
     fd: Cell32,
     device: Cell64,
     inode: Cell64,
@@ -101,6 +102,16 @@ pub struct PollTable {
     handed: Cell32,
 }
 
+fn bucket_of(identity: Identity) -> usize {
+    (identity.inode ^ identity.device) as usize % BUCKETS
+}
+
+impl Queue {
+    fn identity(&self) -> Identity {
+        Identity { device: self.device.get(), inode: self.inode.get() }
+    }
+}
+
 impl Default for PollTable {
     fn default() -> Self {
         PollTable {
@@ -123,11 +134,19 @@ impl PollTable {
         self.count.load(Ordering::Relaxed) == 0
     }
 
-    fn find_or_add(&self, fd: i32, identity: Identity, direction: Direction) -> Option<Number> {
-        let bucket = &self.buckets[fd as usize % BUCKETS];
+    /// The queue of a pipe or socket, whatever descriptor it is reached by; of anything else, of which many may have
+    /// one inode (eventfds), that of the descriptor.
+    fn find_or_add(
+        &self,
+        fd: i32,
+        identity: Identity,
+        by_file: bool,
+        direction: Direction,
+    ) -> Option<Number> {
+        let bucket = &self.buckets[bucket_of(identity)];
         let mut number = bucket.get();
         while let Some(queue) = self.queues.get(number) {
-            if queue.fd.get() == fd as u32
+            if (by_file || queue.fd.get() == fd as u32)
                 && queue.direction.get() == direction as u32
                 && queue.inode.get() == identity.inode
                 && queue.device.get() == identity.device
@@ -160,7 +179,7 @@ impl PollTable {
         {
             return;
         }
-        let mut cell = &self.buckets[queue.fd.get() as usize % BUCKETS];
+        let mut cell = &self.buckets[bucket_of(queue.identity())];
         while cell.get() != number {
             match self.queues.get(cell.get()) {
                 Some(before) => cell = &before.chain,
@@ -181,7 +200,9 @@ pub fn enqueue(engine: &Engine, blocked: &Blocked, number: Number) {
         return complete(engine, blocked, number, Err(Errno::INVAL));
     };
     let guard = engine.lock.lock(blocked);
-    let Some(at) = engine.polls.find_or_add(request.fd(), request.identity(), direction) else {
+    let Some(at) =
+        engine.polls.find_or_add(request.fd(), request.identity(), request.has(flag::BY_FILE), direction)
+    else {
         drop(guard);
         return complete(engine, blocked, number, Err(Errno::AGAIN));
     };
@@ -409,6 +430,8 @@ fn direction_of(queue: &Queue) -> Direction {
 /// Asks the kernel to say when the descriptor is ready. False: it cannot be asked.
 fn arm(engine: &Engine, at: Number, queue: &Queue) -> bool {
     let polls = &engine.polls;
+    // Its requests may have come by several descriptors: the one that waits first is polled.
+    queue.fd.set(engine.request(queue.waiting.first()).fd.get());
     if polls.in_ring.get() >= engine.ring.limit() / 2 || engine.ring.reserve(1) == 0 {
         return watch(engine, queue);
     }
@@ -439,7 +462,8 @@ fn watch(engine: &Engine, queue: &Queue) -> bool {
     let polls = &engine.polls;
     let fd = queue.fd.get() as i32;
     let mut events = 0;
-    let mut number = polls.buckets[fd as usize % BUCKETS].get();
+    let bucket = bucket_of(queue.identity());
+    let mut number = polls.buckets[bucket].get();
     while let Some(other) = polls.queues.get(number) {
         if other.fd.get() == fd as u32 && other.armed.get() == ARMED_BY_WATCH {
             events |= events_of(direction_of(other));
@@ -456,7 +480,14 @@ fn watch(engine: &Engine, queue: &Queue) -> bool {
             polls.watch_armed.set(0);
         }
         // A program that closes what it does not know may have closed our instance: make another.
-        if files::epoll_watch_once(polls.watch.get() as i32 - 1, fd, events).is_ok() {
+        if files::epoll_watch_once(
+            polls.watch.get() as i32 - 1,
+            fd,
+            events,
+            (bucket as u64) << 32 | fd as u64,
+        )
+        .is_ok()
+        {
             queue.armed.set(ARMED_BY_WATCH);
             polls.watched.set(polls.watched.get() + 1);
             return arm_watch(engine);
@@ -510,16 +541,17 @@ pub fn watch_event(engine: &Engine, blocked: &Blocked) {
     polls.watch_armed.set(0);
     let instance = polls.watch.get() as i32 - 1;
     drop(guard);
-    let mut ready = [0i32; 64];
+    let mut ready = [0; 64];
     let count = files::epoll_ready(instance, &mut ready);
-    for &fd in &ready[..count] {
+    for &told in &ready[..count] {
+        let (bucket, fd) = ((told >> 32) as usize % BUCKETS, told as u32);
         // Both directions of a descriptor, and uses of its number from before it was closed.
         let mut woken = [0; 8];
         let guard = engine.lock.lock(blocked);
-        let mut number = polls.buckets[fd as usize % BUCKETS].get();
+        let mut number = polls.buckets[bucket].get();
         for place in &mut woken {
             while let Some(queue) = polls.queues.get(number) {
-                if queue.fd.get() == fd as u32 && queue.armed.get() == ARMED_BY_WATCH {
+                if queue.fd.get() == fd && queue.armed.get() == ARMED_BY_WATCH {
                     break;
                 }
                 number = queue.chain.get();

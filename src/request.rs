@@ -72,6 +72,8 @@ pub mod flag {
     pub const BLOCKS: u32 = 1 << 8;
     /// A helper tried it once, on a descriptor that knows no RWF_NOWAIT.
     pub const TRIED: u32 = 1 << 9;
+    /// A pipe or socket, which its inode tells from all others.
+    pub const BY_FILE: u32 = 1 << 10;
     /// Never goes to the ring: a helper or a waiter transfers it.
     pub const OFF_RING: u32 = 1 << 7;
 }
@@ -278,6 +280,13 @@ impl Request {
     }
     pub fn remove(&self, flag: u32) {
         self.flags.set(self.flags.get() & !flag);
+    }
+
+    /// What kind of file it is (S_IFMT): whether its inode is its own.
+    pub fn note_kind(&self, kind: u32) {
+        if matches!(kind, libc::S_IFIFO | libc::S_IFSOCK) {
+            self.add(flag::BY_FILE);
+        }
     }
 
     /// The file that the descriptor was open on at submission.

@@ -24,6 +24,9 @@ use libc::c_int;
 /// Transfers beyond this are a helper's: copying them, or pinning their pages, would hold up the caller.
 const MOST_IN_CALLER: usize = 1 << 20;
 
+/// Beyond this a look at where the file lies costs little beside the transfer.
+const LARGE: usize = 128 << 10;
+
 /// Read-ahead up to this is cheap to start in the caller; more is started by the helper's own read.
 const READ_AHEAD_IN_CALLER: usize = 256 << 10;
 
@@ -107,8 +110,15 @@ fn read(engine: &'static Engine, submission: &Submission) -> Way {
     if !engine.polls.is_empty() && !is_seekable(fd)? {
         return by_kind(engine, submission, flags, 0, Errno::AGAIN);
     }
-    if buffer.bytes > MOST_IN_CALLER {
-        return by_kind(engine, submission, flags, 0, Errno::AGAIN);
+    if buffer.bytes > LARGE {
+        let local = files::status(fd).is_ok_and(|status| status.identity.is_on_block_device());
+        if buffer.bytes > MOST_IN_CALLER {
+            return by_kind(engine, submission, flags, 0, Errno::AGAIN);
+        }
+        if !local && flags & libc::O_DIRECT == 0 {
+            // A try with RWF_NOWAIT starts read-ahead, which on btrfs waits for what tells where the data are.
+            return by_kind(engine, submission, flags, 0, Errno::OPNOTSUPP);
+        }
     }
     if flags & libc::O_DIRECT != 0 {
         if files::is_memory(fd) {
@@ -173,7 +183,10 @@ fn by_kind(engine: &'static Engine, submission: &Submission, flags: c_int, done:
                 worklist::push_cold(engine, &guard, number);
             }
         }
-        _ => polls::enqueue(engine, &blocked, number),
+        kind => {
+            request.note_kind(kind);
+            polls::enqueue(engine, &blocked, number);
+        }
     }
     Ok(None)
 }
@@ -213,6 +226,7 @@ fn write(engine: &'static Engine, submission: &Submission) -> Way {
     request.done.set(done as u64);
     let blocked = Blocked::new();
     if !on_file {
+        request.note_kind(status.kind);
         polls::enqueue(engine, &blocked, number);
         return Ok(None);
     }

@@ -181,10 +181,10 @@ pub fn epoll_create() -> Result<c_int, Errno> {
         .map(|fd| fd as c_int)
 }
 
-/// Watches `fd` for `events` (poll's bits, which are epoll's) once; its number comes back when ready.
-pub fn epoll_watch_once(instance: c_int, fd: c_int, events: i16) -> Result<(), Errno> {
+/// Watches `fd` for `events` (poll's bits, which are epoll's) once; `data` comes back when it is ready.
+pub fn epoll_watch_once(instance: c_int, fd: c_int, events: i16, data: u64) -> Result<(), Errno> {
     let events = events as u32 | libc::EPOLLONESHOT as u32;
-    let mut event = libc::epoll_event { events, u64: fd as u64 };
+    let mut event = libc::epoll_event { events, u64: data };
     let mut control = |operation: c_int| {
         let arguments = [instance as usize, operation as usize, fd as usize, &raw mut event as usize, 0, 0];
         // SAFETY: a live epoll_event.
@@ -203,14 +203,14 @@ pub fn epoll_forget(instance: c_int, fd: c_int) {
     let _ = unsafe { syscall(libc::SYS_epoll_ctl, arguments) };
 }
 
-/// Puts ready descriptors into `ready` without waiting; how many.
-pub fn epoll_ready(instance: c_int, ready: &mut [c_int; 64]) -> usize {
+/// Puts the data of ready descriptors into `ready` without waiting; how many.
+pub fn epoll_ready(instance: c_int, ready: &mut [u64; 64]) -> usize {
     let mut events = [libc::epoll_event { events: 0, u64: 0 }; 64];
     let arguments = [instance as usize, events.as_mut_ptr() as usize, events.len(), 0, 0, 8];
     // SAFETY: room for 64 events; no time-out, no mask.
     let count = unsafe { syscall(libc::SYS_epoll_pwait, arguments) }.unwrap_or(0);
-    for (fd, event) in ready.iter_mut().zip(&events[..count]) {
-        *fd = event.u64 as c_int;
+    for (data, event) in ready.iter_mut().zip(&events[..count]) {
+        *data = event.u64;
     }
     count
 }
