@@ -299,10 +299,10 @@ fn sync(engine: &'static Engine, submission: &Submission) -> Result<(), Errno> {
     }
     let guard = engine.lock.lock(&blocked);
     if order::barrier_begins(engine, &guard, number, request) {
+        // Under the lock: once it is open the barrier may be released, and over.
         hold(engine, request);
-        request.set_state(crate::request::HELD);
-        drop(guard);
         owe_request(engine, request);
+        request.set_state(crate::request::HELD);
         return Ok(());
     }
     drop(guard);
