@@ -34,8 +34,11 @@ static void note(struct timing timing)
 /* A call that does the work itself has a share of all but one; sharing two processors with the work is no fault. */
 static void check_share(void)
 {
-    if (!is_noted)
-        SKIP("this is too fast here to see who does it");
+    /* Which of the three ways is too fast to be seen is chance: no reason to leave out the others. */
+    if (!is_noted) {
+        fprintf(stderr, "note: this is too fast here to see who does it\n");
+        return;
+    }
     if (best_share > 0.85)
         FAIL("the submitting calls took %.0f %% of the whole time at best", best_share * 100);
 }

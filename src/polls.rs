@@ -305,8 +305,10 @@ fn attempt(request: &Request) -> Attempt {
         match transfer_quietly(direction, request, rest) {
             Ok(count) => {
                 request.done.set(request.done.get() + count as u64);
-                // A blocking write(2) goes on until all is written; a read gives what there is.
-                let whole = direction == Direction::Read || count == rest.bytes || count == 0;
+                // A blocking write(2) goes on until all is written; a read of a stream gives what there is. A device that
+                // is read at positions (/dev/zero) stopped short only because it was told not to wait.
+                let stream_read = direction == Direction::Read && request.has(flag::STREAM);
+                let whole = stream_read || count == rest.bytes || count == 0;
                 if whole || request.has(flag::NONBLOCK) {
                     return ended(Ok(request.done.get() as usize));
                 }
