@@ -6,23 +6,27 @@
 //! and others only append. No thread waits here, however many queues are idle.
 //!
 //! A poll takes a place in the ring for as long as it is armed. So at most half the ring is given
-//! to them; further queues share one epoll instance, which takes a single place ([`watch`]). So do terminals and
+//! to them; further queues share one epoll instance, which takes a single place (`watch`). So do terminals and
 //! FIFOs opened for both directions, which IOCB_CMD_POLL refuses.
 //!
 //! All of it is guarded by the engine's lock, except the transfer itself.
+
+mod errand;
+mod watch;
+
+pub use errand::run_errand;
+pub use watch::watch_event;
 
 use crate::admission::is_still_open;
 use crate::complete::complete;
 use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
 use crate::lock::{Blocked, Guard};
-use crate::pins::Pins;
 use crate::pool::{Cell32, Cell64, Number, Pool, Slot};
-use crate::request::{flag, Home, List, Operation, Request, HELD, RUNNING};
+use crate::request::{flag, Home, List, Request, HELD, RUNNING};
 use crate::sys::aio_abi::{cmd, Iocb};
-use crate::sys::files::{self, transfer_nowait, Direction, Identity, STREAM};
+use crate::sys::files::{self, transfer_nowait, Direction, Identity};
 use crate::sys::threads::{discard_pending, is_pending};
-use crate::transfers::transfer_rest;
 use crate::wake::{hold, owe_request, wake, COMPLETION_THREAD};
 use crate::worklist;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -350,70 +354,6 @@ fn ready_to_wait(request: &Request, direction: Direction) -> Attempt {
     }
 }
 
-/// For a helper: the head of a queue, taken out of it, on a descriptor that knows no RWF_NOWAIT. A second open
-/// file description of the same pipe or terminal, with O_NONBLOCK, transfers what there is; where none is to
-/// be had the helper waits in the transfer.
-pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: Number) {
-    let request = engine.request(number);
-    let at = request.poll.get();
-    let (outcome, tried) = match pins.pin(engine, request) {
-        Ok(fd) => {
-            let (outcome, tried) = match try_reopened(request, pins, fd) {
-                Some(tried) => (tried, true),
-                None => (transfer_rest(request, fd), false),
-            };
-            // A read that waited when the terminal hung up fails with EIO; ours came to it just afterwards.
-            let hung_up = outcome == Ok(0)
-                && request.bytes() != 0
-                && request.operation() == Operation::Read
-                && files::poll_now(fd, libc::POLLIN) & libc::POLLERR != 0;
-            (if hung_up { Err(Errno::IO) } else { outcome }, tried)
-        }
-        Err(errno) => (Err(errno), false),
-    };
-    let rest_is_to_come = match outcome {
-        Ok(_) => request.operation() == Operation::Write && (request.done.get() as usize) < request.bytes(),
-        Err(errno) => errno == Errno::AGAIN,
-    };
-    let Some(queue) = engine.polls.queues.get(at) else { return };
-    if tried && rest_is_to_come && !request.has(flag::NONBLOCK) {
-        // Back to the head of its queue, until poll says that there is more.
-        let guard = engine.lock.lock(blocked);
-        request.remove(flag::OFF_RING);
-        request.set_state(HELD);
-        queue.waiting.push_front(&engine.requests, number, Home::Poll);
-        drop(guard);
-        return goes_on(engine, blocked, at);
-    }
-    let outcome = match (outcome, request.done.get()) {
-        (Err(_), done) if done > 0 => Ok(done as usize),
-        (outcome, _) => outcome,
-    };
-    complete(engine, blocked, number, outcome);
-    goes_on(engine, blocked, at);
-}
-
-/// `None`: no second description is to be had. EAGAIN: nothing (more) for now.
-fn try_reopened(request: &Request, pins: &Pins, fd: i32) -> Option<Outcome> {
-    let direction = request.operation().direction()?;
-    if request.has(flag::BLOCKS) || files::is_terminal_multiplexer(fd) {
-        return None;
-    }
-    let mode = match direction {
-        Direction::Read => libc::O_RDONLY,
-        Direction::Write => libc::O_WRONLY,
-    };
-    let reopened = pins.open_nonblocking(fd, mode)?;
-    let outcome = files::transfer(direction, reopened, request.rest(), STREAM);
-    files::close(reopened);
-    if let Ok(count) = outcome {
-        request.done.set(request.done.get() + count as u64);
-        return Some(Ok(request.done.get() as usize));
-    }
-    // What cannot be read or written at its position is no pipe and no terminal: as it is, then.
-    (outcome != Err(Errno::SPIPE) && outcome != Err(Errno::INVAL)).then_some(outcome)
-}
-
 fn events_of(direction: Direction) -> i16 {
     match direction {
         Direction::Read => libc::POLLIN | libc::POLLPRI | libc::POLLRDHUP,
@@ -435,7 +375,7 @@ fn arm(engine: &Engine, at: Number, queue: &Queue) -> bool {
     // Its requests may have come by several descriptors: the one that waits first is polled.
     queue.fd.set(engine.request(queue.waiting.first()).fd.get());
     if polls.in_ring.get() >= engine.ring.limit() / 2 || engine.ring.reserve(1) == 0 {
-        return watch(engine, queue);
+        return watch::watch(engine, queue);
     }
     let iocb = Iocb {
         data: POLL_EVENT | u64::from(queue.generation.get()) << 32 | u64::from(at),
@@ -454,66 +394,9 @@ fn arm(engine: &Engine, at: Number, queue: &Queue) -> bool {
         Err(errno) => {
             engine.ring.release(1);
             // EINVAL: the kernel polls on one wait queue only, and terminals, and FIFOs open for both, have two.
-            matches!(errno, Errno::AGAIN | Errno::INVAL) && watch(engine, queue)
+            matches!(errno, Errno::AGAIN | Errno::INVAL) && watch::watch(engine, queue)
         }
     }
-}
-
-/// Lets the epoll instance watch the descriptor: for when the ring has no place to spare.
-fn watch(engine: &Engine, queue: &Queue) -> bool {
-    let polls = &engine.polls;
-    let fd = queue.fd.get() as i32;
-    let mut events = 0;
-    let bucket = bucket_of(queue.identity());
-    let mut number = polls.buckets[bucket].get();
-    while let Some(other) = polls.queues.get(number) {
-        if other.fd.get() == fd as u32 && other.armed.get() == ARMED_BY_WATCH {
-            events |= events_of(direction_of(other));
-        }
-        number = other.chain.get();
-    }
-    events |= events_of(direction_of(queue));
-    for fresh in [false, true] {
-        if polls.watch.get() == 0 || fresh {
-            let Ok(instance) = files::epoll_create() else {
-                return false;
-            };
-            polls.watch.set(instance as u32 + 1);
-            polls.watch_armed.set(0);
-        }
-        // A program that closes what it does not know may have closed our instance: make another.
-        if files::epoll_watch_once(
-            polls.watch.get() as i32 - 1,
-            fd,
-            events,
-            (bucket as u64) << 32 | fd as u64,
-        )
-        .is_ok()
-        {
-            queue.armed.set(ARMED_BY_WATCH);
-            polls.watched.set(polls.watched.get() + 1);
-            return arm_watch(engine);
-        }
-    }
-    false
-}
-
-fn arm_watch(engine: &Engine) -> bool {
-    let polls = &engine.polls;
-    if polls.watch_armed.get() != 0 {
-        return true;
-    }
-    // One place beyond the limit: the ring has some to spare for this and for kicks.
-    let iocb = Iocb {
-        data: WATCH_EVENT,
-        opcode: cmd::POLL,
-        fildes: polls.watch.get() - 1,
-        buf: libc::POLLIN as u64,
-        ..Iocb::default()
-    };
-    let armed = engine.ring.submit_one(&mut { iocb }).is_ok();
-    polls.watch_armed.set(u32::from(armed));
-    armed
 }
 
 /// The poll of a queue answered. Any thread that reaps, signals blocked.
@@ -533,48 +416,6 @@ pub fn event(engine: &Engine, blocked: &Blocked, data: u64, result: i64) {
     queue.futile.set(queue.futile.get() + u32::from(result > 0));
     if queue.busy.get() == 0 {
         drive(engine, blocked, guard, at, queue);
-    }
-}
-
-/// The epoll instance has ready descriptors.
-pub fn watch_event(engine: &Engine, blocked: &Blocked) {
-    let polls = &engine.polls;
-    let guard = engine.lock.lock(blocked);
-    polls.watch_armed.set(0);
-    let instance = polls.watch.get() as i32 - 1;
-    drop(guard);
-    let mut ready = [0; 64];
-    let count = files::epoll_ready(instance, &mut ready);
-    for &told in &ready[..count] {
-        let (bucket, fd) = ((told >> 32) as usize % BUCKETS, told as u32);
-        // Both directions of a descriptor, and uses of its number from before it was closed.
-        let mut woken = [0; 8];
-        let guard = engine.lock.lock(blocked);
-        let mut number = polls.buckets[bucket].get();
-        for place in &mut woken {
-            while let Some(queue) = polls.queues.get(number) {
-                if queue.fd.get() == fd && queue.armed.get() == ARMED_BY_WATCH {
-                    break;
-                }
-                number = queue.chain.get();
-            }
-            let Some(queue) = polls.queues.get(number) else {
-                break;
-            };
-            *place = number;
-            number = queue.chain.get();
-            queue.armed.set(0);
-            queue.busy.set(1);
-            polls.watched.set(polls.watched.get() - 1);
-        }
-        drop(guard);
-        for at in woken.into_iter().filter(|&at| at != 0) {
-            goes_on(engine, blocked, at);
-        }
-    }
-    let _guard = engine.lock.lock(blocked);
-    if polls.watched.get() != 0 {
-        arm_watch(engine);
     }
 }
 

@@ -1,0 +1,76 @@
+//! What a helper does for a descriptor that knows no RWF_NOWAIT: terminals, FIFOs with a name.
+
+use super::goes_on;
+use crate::complete::complete;
+use crate::engine::Engine;
+use crate::errno::{Errno, Outcome};
+use crate::lock::Blocked;
+use crate::pins::Pins;
+use crate::pool::Number;
+use crate::request::{flag, Home, Operation, Request, HELD};
+use crate::sys::files::{self, Direction, STREAM};
+use crate::transfers::transfer_rest;
+
+/// For a helper: the head of a queue, taken out of it, on a descriptor that knows no RWF_NOWAIT. A second open
+/// file description of the same pipe or terminal, with O_NONBLOCK, transfers what there is; where none is to
+/// be had the helper waits in the transfer.
+pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: Number) {
+    let request = engine.request(number);
+    let at = request.poll.get();
+    let (outcome, tried) = match pins.pin(engine, request) {
+        Ok(fd) => {
+            let (outcome, tried) = match try_reopened(request, pins, fd) {
+                Some(tried) => (tried, true),
+                None => (transfer_rest(request, fd), false),
+            };
+            // A read that waited when the terminal hung up fails with EIO; ours came to it just afterwards.
+            let hung_up = outcome == Ok(0)
+                && request.bytes() != 0
+                && request.operation() == Operation::Read
+                && files::poll_now(fd, libc::POLLIN) & libc::POLLERR != 0;
+            (if hung_up { Err(Errno::IO) } else { outcome }, tried)
+        }
+        Err(errno) => (Err(errno), false),
+    };
+    let rest_is_to_come = match outcome {
+        Ok(_) => request.operation() == Operation::Write && (request.done.get() as usize) < request.bytes(),
+        Err(errno) => errno == Errno::AGAIN,
+    };
+    let Some(queue) = engine.polls.queues.get(at) else { return };
+    if tried && rest_is_to_come && !request.has(flag::NONBLOCK) {
+        // Back to the head of its queue, until poll says that there is more.
+        let guard = engine.lock.lock(blocked);
+        request.remove(flag::OFF_RING);
+        request.set_state(HELD);
+        queue.waiting.push_front(&engine.requests, number, Home::Poll);
+        drop(guard);
+        return goes_on(engine, blocked, at);
+    }
+    let outcome = match (outcome, request.done.get()) {
+        (Err(_), done) if done > 0 => Ok(done as usize),
+        (outcome, _) => outcome,
+    };
+    complete(engine, blocked, number, outcome);
+    goes_on(engine, blocked, at);
+}
+
+/// `None`: no second description is to be had. EAGAIN: nothing (more) for now.
+fn try_reopened(request: &Request, pins: &Pins, fd: i32) -> Option<Outcome> {
+    let direction = request.operation().direction()?;
+    if request.has(flag::BLOCKS) || files::is_terminal_multiplexer(fd) {
+        return None;
+    }
+    let mode = match direction {
+        Direction::Read => libc::O_RDONLY,
+        Direction::Write => libc::O_WRONLY,
+    };
+    let reopened = pins.open_nonblocking(fd, mode)?;
+    let outcome = files::transfer(direction, reopened, request.rest(), STREAM);
+    files::close(reopened);
+    if let Ok(count) = outcome {
+        request.done.set(request.done.get() + count as u64);
+        return Some(Ok(request.done.get() as usize));
+    }
+    // What cannot be read or written at its position is no pipe and no terminal: as it is, then.
+    (outcome != Err(Errno::SPIPE) && outcome != Err(Errno::INVAL)).then_some(outcome)
+}
