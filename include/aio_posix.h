@@ -8,9 +8,30 @@
 
 #include <aio.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <time.h>
 /* The library's version: major * 10000 + minor * 100 + patch. */
 #define AIO_POSIX_VERSION 100
+
+/* Extensions. Each name can be asked for with #ifdef. */
+
+/* In sigev_notify: adds one to the eventfd in sigev_signo, after the status can be seen. */
+#define SIGEV_AIO_EVENTFD 0x0a10
+
+/* For aio_readv, aio_writev: the array of struct iovec, and how many it has. */
+#define aio_iov aio_buf
+#define aio_iovcnt aio_nbytes
+
+/* In aio_lio_opcode, for lio_listio. */
+#define LIO_VECTORED 0x10
+#define LIO_READV (LIO_VECTORED | LIO_READ)
+#define LIO_WRITEV (LIO_VECTORED | LIO_WRITE)
+/* What aio_mlock sets aio_lio_opcode to. */
+#define LIO_MLOCK 0x20
+
+/* For aio_read2, aio_write2: at the descriptor's own position; aio_buf is an array of struct iovec. */
+#define AIO_OP2_FOFFSET 1
+#define AIO_OP2_VECTORED 2
 
 /* <aio.h> declares all but aio_suspend as throwing nothing, in C++. */
 #if defined(__THROW) && defined(__cplusplus)
@@ -137,8 +158,8 @@ int aio_cancel(int fd,
 AIO_POSIX_NOTHROW;
 
 /*
- Submits the `nent` requests of `list`, each LIO_READ, LIO_WRITE or LIO_NOP by its `aio_lio_opcode`; NULL and LIO_NOP
- entries are skipped. Where the files allow it they reach the kernel in one system call.
+ Submits the `nent` requests of `list`, each LIO_READ, LIO_WRITE, LIO_READV, LIO_WRITEV or LIO_NOP by its `aio_lio_opcode`; NULL
+ and LIO_NOP entries are skipped. Where the files allow it they reach the kernel in one system call.
 
  LIO_WAIT: waits until all are complete. 0, or -1 with errno: EIO, at least one failed (`aio_error` tells which);
  EINTR, a signal handler ran, as in `aio_suspend`; the requests go on. A cancellation point.
@@ -170,6 +191,89 @@ AIO_POSIX_NOTHROW;
 void aio_init(const struct aioinit *hints)
 AIO_POSIX_NOTHROW;
 #endif
+
+/*
+ As `aio_read`, into the `aio_iovcnt` buffers of the array `aio_iov`, one after the other: other names of
+ `aio_nbytes` and `aio_buf`.
+
+ The array is copied: it may be reused when the call returns; the buffers may not. -1 with errno as `aio_read`,
+ and EINVAL: more than IOV_MAX (1,024) buffers; ENOSYS: the kernel refuses a context. A sum over SSIZE_MAX is
+ the request's error, EINVAL. An extension, as in FreeBSD 14.
+
+ # Safety
+ `aiocb` is NULL (EINVAL) or valid; `aio_iov` has `aio_iovcnt` entries; the aiocb and the buffers stay
+ until the request is complete.
+
+ */
+int aio_readv(struct aiocb *aiocb)
+AIO_POSIX_NOTHROW;
+
+/*
+ As `aio_write`, from the buffers of `aio_iov`: see `aio_readv`. An extension, as in FreeBSD 14.
+
+ # Safety
+ As `aio_readv`.
+
+ */
+int aio_writev(struct aiocb *aiocb) AIO_POSIX_NOTHROW;
+
+/*
+ As `aio_read`, with `flags`: AIO_OP2_VECTORED, as `aio_readv`; AIO_OP2_FOFFSET, at the descriptor's own position,
+ which moves as read(2) moves it, while `aio_offset` is ignored.
+
+ Transfers of one file at its descriptors' positions run one after the other, in the order of the calls, reads and
+ writes together. -1 with EINVAL: another flag; else as `aio_readv`. An extension, as in FreeBSD 14.
+
+ # Safety
+ As `aio_read`, or `aio_readv`.
+
+ */
+int aio_read2(struct aiocb *aiocb,
+              int flags)
+AIO_POSIX_NOTHROW;
+
+/*
+ As `aio_write`, with `flags` as in `aio_read2`. With O_APPEND the data go to the end of the file whatever the
+ descriptor's position is. An extension, as in FreeBSD 14.
+
+ # Safety
+ As `aio_read2`.
+
+ */
+int aio_write2(struct aiocb *aiocb, int flags) AIO_POSIX_NOTHROW;
+
+/*
+ Locks the `aio_nbytes` bytes at `aio_buf` into memory, as mlock(2) does, and returns without waiting for their
+ pages to be read in. `aio_fildes` and `aio_offset` are ignored, but `aio_cancel` knows the request by the former.
+
+ -1 with errno as `aio_read`, and ENOSYS: the kernel refuses a context. What mlock(2) fails with (ENOMEM, EPERM,
+ EAGAIN) is the request's error. An extension, as in FreeBSD 14.
+
+ # Safety
+ `aiocb` is NULL (EINVAL) or valid until the request is complete.
+
+ */
+int aio_mlock(struct aiocb *aiocb)
+AIO_POSIX_NOTHROW;
+
+/*
+ Waits for the next complete request of the process that nobody has returned yet, puts its aiocb's address into
+ `*aiocbp`, and returns its result: it stands for `aio_return` too.
+
+ It serves requests in the order of their completion; each goes to one caller, and one whose result `aio_return` has
+ given to none. `timeout`: NULL waits for ever, zero does not wait. -1 with `*aiocbp` set and errno the request's
+ error when the request failed; -1 with `*aiocbp` NULL and errno: EAGAIN (EWOULDBLOCK), the time passed, or the process has
+ never used AIO; EINTR, as in `aio_suspend`; EINVAL, `timeout` is no time; EFAULT, `aiocbp` is NULL; ENOSYS, the kernel
+ refuses a context. Requests that were complete before a process's first call are served where the
+ program, or a library of its that is linked with this one, refers to this function by name. A cancellation point.
+ An extension, as in FreeBSD 14.
+
+ # Safety
+ `aiocbp` is NULL or valid for a write; `timeout` is NULL or valid. A program that calls this at all keeps each aiocb
+ until its result was returned by this call or by `aio_return`.
+ */
+ssize_t aio_waitcomplete(struct aiocb **aiocbp,
+                         const struct timespec *timeout);
 
 #if defined(__USE_LARGEFILE64)
 /*

@@ -32,7 +32,8 @@ pub struct Aiocb {
     request: AtomicU64,
     /// Which engine of this process's line of forks: see `process`. glibc: `__abs_prio`.
     epoch: AtomicU32,
-    policy: u32,
+    /// What `finished` knows it by, 0 for nothing. glibc: `__policy`.
+    record: AtomicU32,
     /// EINPROGRESS, 0 or an error number. glibc: `__error_code`.
     status: AtomicI32,
     /// glibc: `__return_value`.
@@ -87,6 +88,10 @@ impl AiocbRef {
         NonNull::new(pointer.cast_mut()).map(AiocbRef)
     }
 
+    pub fn pointer(self) -> *mut Aiocb {
+        self.0.as_ptr()
+    }
+
     /// For storing in a request.
     pub fn address(self) -> u64 {
         self.0.as_ptr() as u64
@@ -117,7 +122,11 @@ impl AiocbRef {
         self.get().aio_reqprio
     }
     pub fn buffer(self) -> crate::sys::files::Buffer {
-        crate::sys::files::Buffer { address: self.get().aio_buf as usize, bytes: self.get().aio_nbytes }
+        crate::sys::files::Buffer {
+            address: self.get().aio_buf as usize,
+            bytes: self.get().aio_nbytes,
+            vectors: 0,
+        }
     }
     pub fn offset(self) -> i64 {
         self.get().aio_offset
@@ -150,6 +159,16 @@ impl AiocbRef {
     /// The handle stored by `attach`, or garbage in an aiocb that was never submitted.
     pub fn request(self) -> u64 {
         self.get().request.load(Ordering::Acquire)
+    }
+
+    /// For `begin`'s caller: see `finished`.
+    pub fn set_record(self, record: u32) {
+        self.get().record.store(record, Ordering::Relaxed);
+    }
+
+    /// What `set_record` stored, or garbage in an aiocb that was never submitted.
+    pub fn record(self) -> u32 {
+        self.get().record.load(Ordering::Relaxed)
     }
 
     pub fn epoch(self) -> u32 {

@@ -9,7 +9,7 @@ use crate::errno::Errno;
 use crate::lock::{Blocked, Guard};
 use crate::pool::Number;
 use crate::request::{flag, Handle, Home, Operation, Request, HELD, RING};
-use crate::sys::aio_abi::{cmd, Iocb, FLAG_IOPRIO, RWF_NOWAIT};
+use crate::sys::aio_abi::{cmd, Iocb, FLAG_IOPRIO, FLAG_RESFD, RWF_NOWAIT};
 use crate::sys::files::{self, Identity};
 use crate::wake::{hold, owe_request};
 use crate::worklist;
@@ -30,10 +30,20 @@ pub fn iocb(request: &Request, handle: Handle) -> Iocb {
             iocb.opcode = cmd::FDSYNC;
             return iocb;
         }
+        // Helpers lock pages; nothing of it comes here.
+        Operation::Lock => cmd::NOOP,
     };
     let rest = request.rest();
     iocb.buf = rest.address as u64;
     iocb.nbytes = rest.bytes as u64;
+    if rest.vectors != 0 {
+        iocb.opcode = if iocb.opcode == cmd::PREAD { cmd::PREADV } else { cmd::PWRITEV };
+        iocb.nbytes = u64::from(rest.vectors);
+    }
+    if request.has(flag::RESFD) {
+        iocb.flags |= FLAG_RESFD;
+        iocb.resfd = request.signo.get();
+    }
     iocb.offset = request.position();
     if request.has(flag::NOWAIT) {
         iocb.rw_flags = RWF_NOWAIT;

@@ -2,17 +2,17 @@
 
 use crate::abi::{Aiocb, AiocbRef, Aioinit, Sigevent};
 use crate::cancel::{cancel_all, cancel_one};
-use crate::engine::Engine;
 use crate::errno::Errno;
+use crate::finished;
 use crate::libc_fallback;
-use crate::lio;
+use crate::lio::{self, LIO_VECTORED};
 use crate::notify::Notice;
 use crate::process::{self, decided, service, Service};
 use crate::reap;
 use crate::request::Operation;
-use crate::submit::{check, submit, Submission};
+use crate::submit::{check, notify_at_once, submit, Form, Submission};
 use crate::sys::files;
-use crate::wait::{deadline_in, suspend, Goal};
+use crate::wait::{deadline_in, next_finished, suspend, Goal};
 use libc::{c_int, ssize_t, timespec};
 
 /// 0, or -1 with `errno`.
@@ -26,15 +26,44 @@ fn answer(result: Result<(), Errno>) -> c_int {
     }
 }
 
-/// Submits one checked request to the engine.
-fn submit_to(
-    engine: &'static Engine,
-    aiocb: AiocbRef,
+/// What a submitting call asks for, besides what its aiocb says.
+struct Call {
     operation: Operation,
-    notice: Notice,
-) -> Result<(), Errno> {
-    submit(engine, &Submission { aiocb, operation, notice, batch: 0 })
+    form: Form,
+    /// Put into `aio_lio_opcode`.
+    opcode: c_int,
+    /// The same of libc's own, where there is one.
+    libc: Option<unsafe fn(*mut Aiocb) -> c_int>,
 }
+
+/// A submitting call: checks, and hands the request to the engine or to libc.
+///
+/// # Safety
+/// As `aio_read`.
+unsafe fn start(aiocb: *mut Aiocb, call: &Call) -> c_int {
+    // SAFETY: this function's own contract.
+    let Some(request) = (unsafe { AiocbRef::new(aiocb) }) else {
+        return answer(Err(Errno::INVAL));
+    };
+    let notice = match check(request) {
+        Ok(notice) => notice,
+        Err(errno) => return answer(Err(errno)),
+    };
+    match (service(), call.libc) {
+        (Ok(Service::Engine(engine)), _) => {
+            request.set_opcode(call.opcode);
+            let (operation, form) = (call.operation, call.form);
+            answer(submit(engine, &Submission { aiocb: request, operation, notice, batch: 0, form }))
+        }
+        // SAFETY: this function's own contract.
+        (Ok(Service::Libc), Some(libc)) if !notice.is_ours() => unsafe { libc(aiocb) },
+        (Ok(Service::Libc), _) => answer(Err(Errno::NOSYS)),
+        (Err(errno), _) => answer(Err(errno)),
+    }
+}
+
+const PLAIN: Form = Form { vectored: false, at_position: false };
+const VECTORED: Form = Form { vectored: true, at_position: false };
 
 /// Starts reading `aio_nbytes` bytes at `aio_offset` of the file `aio_fildes` into `aio_buf`, and
 /// returns without waiting for it, whatever the descriptor is.
@@ -55,23 +84,10 @@ fn submit_to(
 /// cbindgen:postfix=AIO_POSIX_NOTHROW
 #[no_mangle]
 pub unsafe extern "C" fn aio_read(aiocb: *mut Aiocb) -> c_int {
+    let (operation, opcode) = (Operation::Read, libc::LIO_READ);
+    let call = Call { operation, form: PLAIN, opcode, libc: Some(libc_fallback::read) };
     // SAFETY: this function's own contract.
-    let Some(request) = (unsafe { AiocbRef::new(aiocb) }) else {
-        return answer(Err(Errno::INVAL));
-    };
-    let notice = match check(request) {
-        Ok(notice) => notice,
-        Err(errno) => return answer(Err(errno)),
-    };
-    match service() {
-        Ok(Service::Engine(engine)) => {
-            request.set_opcode(libc::LIO_READ);
-            answer(submit_to(engine, request, Operation::Read, notice))
-        }
-        // SAFETY: this function's own contract.
-        Ok(Service::Libc) => unsafe { libc_fallback::read(aiocb) },
-        Err(errno) => answer(Err(errno)),
-    }
+    unsafe { start(aiocb, &call) }
 }
 
 /// Starts writing `aio_nbytes` bytes from `aio_buf` at `aio_offset` of the file `aio_fildes`, and
@@ -88,23 +104,10 @@ pub unsafe extern "C" fn aio_read(aiocb: *mut Aiocb) -> c_int {
 /// cbindgen:postfix=AIO_POSIX_NOTHROW
 #[no_mangle]
 pub unsafe extern "C" fn aio_write(aiocb: *mut Aiocb) -> c_int {
+    let (operation, opcode) = (Operation::Write, libc::LIO_WRITE);
+    let call = Call { operation, form: PLAIN, opcode, libc: Some(libc_fallback::write) };
     // SAFETY: this function's own contract.
-    let Some(request) = (unsafe { AiocbRef::new(aiocb) }) else {
-        return answer(Err(Errno::INVAL));
-    };
-    let notice = match check(request) {
-        Ok(notice) => notice,
-        Err(errno) => return answer(Err(errno)),
-    };
-    match service() {
-        Ok(Service::Engine(engine)) => {
-            request.set_opcode(libc::LIO_WRITE);
-            answer(submit_to(engine, request, Operation::Write, notice))
-        }
-        // SAFETY: this function's own contract.
-        Ok(Service::Libc) => unsafe { libc_fallback::write(aiocb) },
-        Err(errno) => answer(Err(errno)),
-    }
+    unsafe { start(aiocb, &call) }
 }
 
 /// Starts a synchronisation of the file `aio_fildes` with its device, as fsync(2) for `op` O_SYNC, as
@@ -135,20 +138,13 @@ pub unsafe extern "C" fn aio_fsync(op: c_int, aiocb: *mut Aiocb) -> c_int {
     if let Err(errno) = files::status_flags(request.fildes()) {
         return answer(Err(errno));
     }
-    let notice = match check(request) {
-        Ok(notice) => notice,
-        Err(errno) => return answer(Err(errno)),
+    // glibc's own numbers for the two, beyond LIO_NOP.
+    let (opcode, libc): (_, unsafe fn(*mut Aiocb) -> c_int) = match operation {
+        Operation::Sync => (4, libc_fallback::sync),
+        _ => (3, libc_fallback::data_sync),
     };
-    match service() {
-        Ok(Service::Engine(engine)) => {
-            // glibc's own numbers for the two, beyond LIO_NOP.
-            request.set_opcode(if operation == Operation::Sync { 4 } else { 3 });
-            answer(submit_to(engine, request, operation, notice))
-        }
-        // SAFETY: this function's own contract.
-        Ok(Service::Libc) => unsafe { libc_fallback::fsync(op, aiocb) },
-        Err(errno) => answer(Err(errno)),
-    }
+    // SAFETY: this function's own contract.
+    unsafe { start(aiocb, &Call { operation, form: PLAIN, opcode, libc: Some(libc) }) }
 }
 
 /// The state of a request: EINPROGRESS, 0 when it succeeded, or its error number (ECANCELED when it was
@@ -196,9 +192,20 @@ pub unsafe extern "C" fn aio_error(aiocb: *const Aiocb) -> c_int {
 pub unsafe extern "C" fn aio_return(aiocb: *mut Aiocb) -> ssize_t {
     // SAFETY: this function's own contract.
     match unsafe { AiocbRef::new(aiocb) } {
-        // In progress, or in a child of who submitted it.
-        Some(request) if request.in_progress() => -1,
-        Some(request) => request.returned() as ssize_t,
+        // -1: in progress, or in a child of who submitted it.
+        Some(request) => {
+            if let (true, Some(Service::Engine(engine))) = (request.in_progress(), decided()) {
+                // An eventfd may have told of it before anybody looked.
+                reap::reap_if_any(engine);
+            }
+            if request.in_progress() {
+                return -1;
+            }
+            if let (true, Some(Service::Engine(engine))) = (request.record() != 0, decided()) {
+                finished::forget(engine, request);
+            }
+            request.returned() as ssize_t
+        }
         None => {
             Errno::INVAL.publish();
             -1
@@ -225,8 +232,7 @@ pub unsafe extern "C" fn aio_suspend(
 ) -> c_int {
     // SAFETY: NULL or valid by this function's contract.
     let timeout = unsafe { timeout.as_ref() };
-    let bad = timeout.is_some_and(|t| t.tv_sec < 0 || !(0..1_000_000_000).contains(&t.tv_nsec));
-    if nent < 0 || bad || list.is_null() && nent != 0 {
+    if nent < 0 || timeout.is_some_and(is_no_time) || list.is_null() && nent != 0 {
         return answer(Err(Errno::INVAL));
     }
     match decided() {
@@ -279,8 +285,8 @@ pub unsafe extern "C" fn aio_cancel(fd: c_int, aiocb: *mut Aiocb) -> c_int {
     }
 }
 
-/// Submits the `nent` requests of `list`, each LIO_READ, LIO_WRITE or LIO_NOP by its `aio_lio_opcode`; NULL and LIO_NOP
-/// entries are skipped. Where the files allow it they reach the kernel in one system call.
+/// Submits the `nent` requests of `list`, each LIO_READ, LIO_WRITE, LIO_READV, LIO_WRITEV or LIO_NOP by its `aio_lio_opcode`; NULL
+/// and LIO_NOP entries are skipped. Where the files allow it they reach the kernel in one system call.
 ///
 /// LIO_WAIT: waits until all are complete. 0, or -1 with errno: EIO, at least one failed (`aio_error` tells which);
 /// EINTR, a signal handler ran, as in `aio_suspend`; the requests go on. A cancellation point.
@@ -317,7 +323,7 @@ pub unsafe extern "C" fn lio_listio(
         return 0;
     }
     match (service(), mode) {
-        (Ok(Service::Engine(engine)), _) if nent == 0 => answer(lio::notify_at_once(engine, notice)),
+        (Ok(Service::Engine(engine)), _) if nent == 0 => answer(notify_at_once(engine, notice)),
         (Ok(Service::Engine(engine)), libc::LIO_WAIT) => {
             // SAFETY: this function's own contract.
             answer(unsafe { lio::run_and_wait(engine, list, nent as usize) })
@@ -326,6 +332,7 @@ pub unsafe extern "C" fn lio_listio(
             // SAFETY: this function's own contract.
             answer(unsafe { lio::run(engine, list, nent as usize, notice) })
         }
+        (Ok(Service::Libc), _) if notice.is_ours() => answer(Err(Errno::NOSYS)),
         // SAFETY: this function's own contract.
         (Ok(Service::Libc), _) => unsafe { libc_fallback::listio(mode, list, nent, sig) },
         (Err(errno), _) => answer(Err(errno)),
@@ -346,6 +353,151 @@ pub unsafe extern "C" fn aio_init(hints: *const Aioinit) {
     if let Some(hints) = unsafe { hints.as_ref() } {
         process::hint(hints.aio_threads, hints.aio_num);
     }
+}
+
+/// As `aio_read`, into the `aio_iovcnt` buffers of the array `aio_iov`, one after the other: other names of
+/// `aio_nbytes` and `aio_buf`.
+///
+/// The array is copied: it may be reused when the call returns; the buffers may not. -1 with errno as `aio_read`,
+/// and EINVAL: more than IOV_MAX (1,024) buffers; ENOSYS: the kernel refuses a context. A sum over SSIZE_MAX is
+/// the request's error, EINVAL. An extension, as in FreeBSD 14.
+///
+/// # Safety
+/// `aiocb` is NULL (EINVAL) or valid; `aio_iov` has `aio_iovcnt` entries; the aiocb and the buffers stay
+/// until the request is complete.
+///
+/// cbindgen:postfix=AIO_POSIX_NOTHROW
+#[no_mangle]
+pub unsafe extern "C" fn aio_readv(aiocb: *mut Aiocb) -> c_int {
+    let call = Call { operation: Operation::Read, form: VECTORED, opcode: LIO_READV, libc: None };
+    // SAFETY: this function's own contract.
+    unsafe { start(aiocb, &call) }
+}
+
+/// As `aio_write`, from the buffers of `aio_iov`: see `aio_readv`. An extension, as in FreeBSD 14.
+///
+/// # Safety
+/// As `aio_readv`.
+///
+/// cbindgen:postfix=AIO_POSIX_NOTHROW
+#[no_mangle]
+pub unsafe extern "C" fn aio_writev(aiocb: *mut Aiocb) -> c_int {
+    let call = Call { operation: Operation::Write, form: VECTORED, opcode: LIO_WRITEV, libc: None };
+    // SAFETY: this function's own contract.
+    unsafe { start(aiocb, &call) }
+}
+
+/// As `aio_read`, with `flags`: AIO_OP2_VECTORED, as `aio_readv`; AIO_OP2_FOFFSET, at the descriptor's own position,
+/// which moves as read(2) moves it, while `aio_offset` is ignored.
+///
+/// Transfers of one file at its descriptors' positions run one after the other, in the order of the calls, reads and
+/// writes together. -1 with EINVAL: another flag; else as `aio_readv`. An extension, as in FreeBSD 14.
+///
+/// # Safety
+/// As `aio_read`, or `aio_readv`.
+///
+/// cbindgen:postfix=AIO_POSIX_NOTHROW
+#[no_mangle]
+pub unsafe extern "C" fn aio_read2(aiocb: *mut Aiocb, flags: c_int) -> c_int {
+    let Some(form) = form_of(flags) else {
+        return answer(Err(Errno::INVAL));
+    };
+    let opcode = if form.vectored { LIO_READV } else { libc::LIO_READ };
+    // SAFETY: this function's own contract.
+    unsafe { start(aiocb, &Call { operation: Operation::Read, form, opcode, libc: None }) }
+}
+
+/// As `aio_write`, with `flags` as in `aio_read2`. With O_APPEND the data go to the end of the file whatever the
+/// descriptor's position is. An extension, as in FreeBSD 14.
+///
+/// # Safety
+/// As `aio_read2`.
+///
+/// cbindgen:postfix=AIO_POSIX_NOTHROW
+#[no_mangle]
+pub unsafe extern "C" fn aio_write2(aiocb: *mut Aiocb, flags: c_int) -> c_int {
+    let Some(form) = form_of(flags) else {
+        return answer(Err(Errno::INVAL));
+    };
+    let opcode = if form.vectored { LIO_WRITEV } else { libc::LIO_WRITE };
+    // SAFETY: this function's own contract.
+    unsafe { start(aiocb, &Call { operation: Operation::Write, form, opcode, libc: None }) }
+}
+
+/// Locks the `aio_nbytes` bytes at `aio_buf` into memory, as mlock(2) does, and returns without waiting for their
+/// pages to be read in. `aio_fildes` and `aio_offset` are ignored, but `aio_cancel` knows the request by the former.
+///
+/// -1 with errno as `aio_read`, and ENOSYS: the kernel refuses a context. What mlock(2) fails with (ENOMEM, EPERM,
+/// EAGAIN) is the request's error. An extension, as in FreeBSD 14.
+///
+/// # Safety
+/// `aiocb` is NULL (EINVAL) or valid until the request is complete.
+///
+/// cbindgen:postfix=AIO_POSIX_NOTHROW
+#[no_mangle]
+pub unsafe extern "C" fn aio_mlock(aiocb: *mut Aiocb) -> c_int {
+    let call = Call { operation: Operation::Lock, form: PLAIN, opcode: LIO_MLOCK, libc: None };
+    // SAFETY: this function's own contract.
+    unsafe { start(aiocb, &call) }
+}
+
+/// Waits for the next complete request of the process that nobody has returned yet, puts its aiocb's address into
+/// `*aiocbp`, and returns its result: it stands for `aio_return` too.
+///
+/// It serves requests in the order of their completion; each goes to one caller, and one whose result `aio_return` has
+/// given to none. `timeout`: NULL waits for ever, zero does not wait. -1 with `*aiocbp` set and errno the request's
+/// error when the request failed; -1 with `*aiocbp` NULL and errno: EAGAIN (EWOULDBLOCK), the time passed, or the process has
+/// never used AIO; EINTR, as in `aio_suspend`; EINVAL, `timeout` is no time; EFAULT, `aiocbp` is NULL; ENOSYS, the kernel
+/// refuses a context. Requests that were complete before a process's first call are served where the
+/// program, or a library of its that is linked with this one, refers to this function by name. A cancellation point.
+/// An extension, as in FreeBSD 14.
+///
+/// # Safety
+/// `aiocbp` is NULL or valid for a write; `timeout` is NULL or valid. A program that calls this at all keeps each aiocb
+/// until its result was returned by this call or by `aio_return`.
+#[no_mangle]
+pub unsafe extern "C" fn aio_waitcomplete(aiocbp: *mut *mut Aiocb, timeout: *const timespec) -> ssize_t {
+    // SAFETY: NULL or valid by this function's contract.
+    let (Some(place), timeout) = (unsafe { (aiocbp.as_mut(), timeout.as_ref()) }) else {
+        return answer(Err(Errno(libc::EFAULT))) as ssize_t;
+    };
+    *place = core::ptr::null_mut();
+    if timeout.is_some_and(is_no_time) {
+        return answer(Err(Errno::INVAL)) as ssize_t;
+    }
+    let finished = match decided() {
+        Some(Service::Engine(engine)) => next_finished(engine, timeout),
+        Some(Service::Libc) => Err(Errno::NOSYS),
+        None => Err(Errno::AGAIN),
+    };
+    let result = finished.and_then(|(aiocb, outcome)| {
+        *place = aiocb as *mut Aiocb;
+        outcome
+    });
+    match result {
+        Ok(count) => count as ssize_t,
+        Err(errno) => answer(Err(errno)) as ssize_t,
+    }
+}
+
+const LIO_READV: c_int = LIO_VECTORED | libc::LIO_READ;
+const LIO_WRITEV: c_int = LIO_VECTORED | libc::LIO_WRITE;
+const LIO_MLOCK: c_int = 0x20;
+
+const AIO_OP2_FOFFSET: c_int = 1;
+const AIO_OP2_VECTORED: c_int = 2;
+
+/// `None`: a flag that is not known.
+fn form_of(flags: c_int) -> Option<Form> {
+    let known = flags & !(AIO_OP2_FOFFSET | AIO_OP2_VECTORED) == 0;
+    known.then_some(Form {
+        vectored: flags & AIO_OP2_VECTORED != 0,
+        at_position: flags & AIO_OP2_FOFFSET != 0,
+    })
+}
+
+fn is_no_time(time: &timespec) -> bool {
+    time.tv_sec < 0 || !(0..1_000_000_000).contains(&time.tv_nsec)
 }
 
 /// `aio_read` under its name for large files; `aiocb64` is the same type.

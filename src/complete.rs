@@ -7,6 +7,7 @@ use crate::abi::AiocbRef;
 use crate::admission;
 use crate::engine::Engine;
 use crate::errno::Outcome;
+use crate::finished;
 use crate::lock::Blocked;
 use crate::notify::{self, Notice};
 use crate::order;
@@ -71,6 +72,12 @@ fn end(engine: &Engine, blocked: &Blocked, number: Number, outcome: Outcome) -> 
     let waiter = request.waiter.swap(0, Ordering::SeqCst);
     if flags & flag::OWED != 0 {
         settle(engine);
+    }
+    if engine.finished.is_wanted() {
+        match request.record.get() {
+            0 => finished::add_late(engine, request.aiocb_address(), outcome),
+            record => finished::add(engine, record, outcome),
+        }
     }
     if Notice::load(request) == Notice::None {
         engine.free_request(number);

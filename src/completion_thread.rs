@@ -4,7 +4,6 @@
 use crate::callbacks;
 use crate::engine::Engine;
 use crate::errno::Errno;
-
 use crate::lock::Blocked;
 use crate::notify::{self, Notice};
 use crate::polls;
@@ -121,6 +120,13 @@ fn deliver(engine: &'static Engine, blocked: &Blocked) -> bool {
             Notice::Signal { signo, thread, value } => notify::try_signal(signo, thread, value),
             Notice::Thread { function, value, attributes } => {
                 callbacks::run(engine, function, value, attributes)
+            }
+            Notice::Eventfd { fd } => {
+                notify::try_eventfd(engine, fd) || {
+                    // The ring is full, perhaps of what nobody will ever take.
+                    reap::reap_now(engine, blocked);
+                    notify::try_eventfd(engine, fd)
+                }
             }
         };
         if delivered {

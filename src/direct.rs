@@ -10,6 +10,7 @@ use crate::admission::{self, identify, iocb, wait_for_room};
 use crate::complete::complete;
 use crate::engine::Engine;
 use crate::errno::Errno;
+use crate::fork;
 use crate::lock::Blocked;
 use crate::pins::Pins;
 use crate::polls;
@@ -17,7 +18,8 @@ use crate::pool::Number;
 use crate::request::{flag, number_of, Handle, Operation, Request, BOUNCED, RING, RUNNING, SUBMITTING};
 use crate::sys::aio_abi::Iocb;
 use crate::sys::files::{self, transfer};
-use crate::wake::settle;
+use crate::threads;
+use crate::wake::{owe_request, settle};
 use crate::worklist;
 use core::sync::atomic::Ordering;
 
@@ -62,7 +64,9 @@ fn submit_some<const ROOM: usize>(engine: &Engine, handles: &[Handle]) -> (usize
     let line = engine.overflowing.load(Ordering::Relaxed);
     let room = if line == 0 { engine.ring.reserve(handles.len() as u32) as usize } else { 0 };
     if room == 0 {
-        line_up(engine, number_of(handles[0]), first);
+        if tell_ourselves(engine, &Blocked::new(), number_of(handles[0])) {
+            line_up(engine, number_of(handles[0]), first);
+        }
         return (1, false);
     }
     let mut iocbs = [const { Iocb::EMPTY }; ROOM];
@@ -115,10 +119,29 @@ fn line_up(engine: &Engine, number: Number, request: &Request) {
     }
 }
 
+/// The kernel will not tell the request's eventfd, if it has one: we will, and for that our threads must be there.
+/// False: the system has none to give, and the request has ended with EAGAIN.
+fn tell_ourselves(engine: &Engine, blocked: &Blocked, number: Number) -> bool {
+    let request = engine.request(number);
+    if !request.has(flag::RESFD) {
+        return true;
+    }
+    request.remove(flag::RESFD);
+    owe_request(engine, request);
+    let started = fork::current().is_some_and(|engine| threads::ensure(engine).is_ok());
+    if !started {
+        complete(engine, blocked, number, Err(Errno::AGAIN));
+    }
+    started
+}
+
 /// io_submit itself said no, with nothing started.
 fn refused(engine: &Engine, handle: Handle, request: &Request, errno: Errno) {
     let number = number_of(handle);
     let blocked = Blocked::new();
+    if !tell_ourselves(engine, &blocked, number) {
+        return;
+    }
     match errno {
         // The kernel's slots or its memory are used up. Completions make room, if any are to come.
         Errno::AGAIN if !engine.ring.is_empty() => line_up(engine, number, request),
@@ -153,6 +176,9 @@ fn without_nowait(engine: &Engine, blocked: &Blocked, handle: Handle) {
 pub fn take_back(engine: &Engine, blocked: &Blocked, number: Number) {
     let request = engine.request(number);
     request.remove(flag::NOWAIT);
+    if !tell_ourselves(engine, blocked, number) {
+        return;
+    }
     match files::status(request.fd()) {
         Err(_) => complete(engine, blocked, number, Err(Errno::CANCELED)),
         Ok(now) if request.has(flag::IDENTIFIED) && now.identity != request.identity() => {

@@ -27,7 +27,7 @@
 //! are atomics whose orderings are explained where they are used (`wake`).
 
 use crate::callbacks::CallbackPool;
-
+use crate::finished::Finished;
 use crate::lock::Lock;
 use crate::notify::Outbox;
 use crate::order::FileTable;
@@ -35,6 +35,7 @@ use crate::polls::PollTable;
 use crate::pool::Pool;
 use crate::request::{List, Request};
 use crate::ring::Ring;
+use crate::vectors::Copies;
 use crate::wake::{Batch, Waiter};
 use crate::worklist::Worklist;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -46,6 +47,8 @@ pub struct Engine {
     pub requests: Pool<Request>,
     pub waiters: Pool<Waiter>,
     pub batches: Pool<Batch>,
+    pub copies: Copies,
+    pub finished: Finished,
 
     /// The thread that may take events out of the ring (`sys::threads::self_id`), or 0. See `wake`.
     pub leader: AtomicU64,
@@ -91,6 +94,8 @@ impl Engine {
             requests: Pool::new(),
             waiters: Pool::new(),
             batches: Pool::new(),
+            copies: Copies::new(),
+            finished: Finished::new(),
             leader: AtomicU64::new(0),
             owed: AtomicU32::new(0),
             followers: AtomicU32::new(0),
@@ -125,8 +130,16 @@ impl Engine {
         number
     }
 
+    /// As `take_request`, for one that needs no thread of ours.
+    pub fn take_request_alone(&self) -> Option<u32> {
+        self.requests.take().inspect(|_| {
+            self.live.fetch_add(1, Ordering::SeqCst);
+        })
+    }
+
     /// The request is over: its slot may be used again.
     pub fn free_request(&self, number: u32) {
+        self.copies.give(self.request(number).copy.get());
         self.request(number).set_state(crate::request::FREE);
         self.requests.give(number);
         self.live.fetch_sub(1, Ordering::SeqCst);

@@ -36,7 +36,8 @@ use crate::order;
 use crate::pins::Pins;
 use crate::polls;
 use crate::pool::Number;
-use crate::request::RUNNING;
+use crate::request::{Operation, RUNNING};
+use crate::sys::files::lock_pages;
 use crate::sys::threads::{self, futex_wait, later};
 use crate::threads::{may_end, Role, IDLE};
 use crate::transfers::{finished_with, transfer_pinned, transfer_ready, transfer_rest};
@@ -232,6 +233,9 @@ fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: Numbe
     let request = engine.request(number);
     if request.poll.get() != 0 {
         return polls::run_errand(engine, blocked, pins, number);
+    }
+    if request.operation() == Operation::Lock {
+        return complete(engine, blocked, number, lock_pages(request.rest()));
     }
     let fd = match pins.pin(engine, request) {
         Ok(fd) => fd,

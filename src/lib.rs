@@ -13,10 +13,10 @@
 //! reap  own_work                        taking events out of the ring; a waiter's own work
 //! helpers  direct  polls                the ways onto the ring, and beside it
 //! transfers  pins                       reading and writing where one may wait
-//! complete  admission                   ending a request; letting it into the ring
+//! complete  finished  admission         ending a request; letting it into the ring
 //! worklist  order  notify               queueing, ordering, telling
 //! wake  fork                            who waits, who leads; what a child finds
-//! engine  request  ring  lock  pool     the state
+//! engine  request  vectors  ring  lock  pool   the state
 //! abi  errno  sys                       C and the kernel
 //! ```
 //!
@@ -39,6 +39,7 @@ mod completion_thread;
 mod direct;
 pub mod engine;
 mod errno;
+mod finished;
 mod fork;
 mod helpers;
 mod libc_fallback;
@@ -58,6 +59,7 @@ mod submit;
 pub mod sys;
 mod threads;
 mod transfers;
+mod vectors;
 mod wait;
 pub mod wake;
 mod worklist;

@@ -77,7 +77,19 @@ pub unsafe fn write(aiocb: *mut Aiocb) -> c_int {
 
 /// # Safety
 /// As `aio_fsync`.
-pub unsafe fn fsync(operation: c_int, aiocb: *mut Aiocb) -> c_int {
+pub unsafe fn sync(aiocb: *mut Aiocb) -> c_int {
+    // SAFETY: this function's own contract.
+    unsafe { fsync(libc::O_SYNC, aiocb) }
+}
+
+/// # Safety
+/// As `aio_fsync`.
+pub unsafe fn data_sync(aiocb: *mut Aiocb) -> c_int {
+    // SAFETY: this function's own contract.
+    unsafe { fsync(libc::O_DSYNC, aiocb) }
+}
+
+unsafe fn fsync(operation: c_int, aiocb: *mut Aiocb) -> c_int {
     type Function = extern "C" fn(c_int, *mut Aiocb) -> c_int;
     // SAFETY: as in `read`.
     call(FSYNC.find(), |f| unsafe { core::mem::transmute::<usize, Function>(f)(operation, aiocb) })

@@ -6,14 +6,17 @@ use crate::direct::{Gathered, BATCH};
 use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::lock::Blocked;
-use crate::notify::{deliver, Notice};
+use crate::notify::Notice;
 use crate::pool::Number;
 use crate::reap;
 use crate::request::Operation;
-use crate::submit::{check, fail, submit_gathering, Submission};
+use crate::submit::{check, fail, submit_gathering, Form, Submission};
 use crate::wait::{wait, Goal};
 use crate::wake::{owe_request, Batch};
 use core::sync::atomic::Ordering;
+
+/// In `aio_lio_opcode`, beside LIO_READ or LIO_WRITE: as aio_readv, aio_writev.
+pub const LIO_VECTORED: libc::c_int = 0x10;
 
 /// LIO_WAIT: submits the list and waits for all of it. EIO: one of them failed (`aio_error` tells
 /// which). EINTR: a signal handler ran; the requests go on. EAGAIN: memory is out.
@@ -79,18 +82,6 @@ pub unsafe fn run(
     submitted
 }
 
-/// The notification of a list without requests.
-pub fn notify_at_once(engine: &'static Engine, notice: Notice) -> Result<(), Errno> {
-    if notice != Notice::None {
-        let carrier = engine.take_request().ok_or(Errno::AGAIN)?;
-        let request = engine.request(carrier);
-        request.begin_carrier();
-        notice.store(request);
-        deliver(engine, &Blocked::new(), carrier);
-    }
-    Ok(())
-}
-
 /// A batch that counts the call itself as pending.
 fn new_batch(engine: &'static Engine, references: u32) -> Result<(Number, &'static Batch), Errno> {
     let number = engine.batches.take().ok_or(Errno::AGAIN)?;
@@ -149,13 +140,21 @@ fn submit_element(
         batch.pending.fetch_add(1, Ordering::Relaxed);
     }
     let notice = check(aiocb)?;
-    let operation = match aiocb.opcode() {
-        libc::LIO_READ => Operation::Read,
-        libc::LIO_WRITE => Operation::Write,
-        _ => {
-            let submission = Submission { aiocb, operation: Operation::Read, notice, batch };
-            return fail(engine, &submission, Errno::INVAL).map(|()| false);
+    let vectored = aiocb.opcode() & LIO_VECTORED != 0;
+    let form = Form { vectored, at_position: false };
+    match aiocb.opcode() & !LIO_VECTORED {
+        libc::LIO_READ => {
+            let operation = Operation::Read;
+            submit_gathering(engine, &Submission { aiocb, operation, notice, batch, form }, gathered)
         }
-    };
-    submit_gathering(engine, &Submission { aiocb, operation, notice, batch }, gathered)
+        libc::LIO_WRITE => {
+            let operation = Operation::Write;
+            submit_gathering(engine, &Submission { aiocb, operation, notice, batch, form }, gathered)
+        }
+        _ => {
+            let (operation, form) = (Operation::Read, Form::default());
+            let submission = Submission { aiocb, operation, notice, batch, form };
+            fail(engine, &submission, Errno::INVAL).map(|()| false)
+        }
+    }
 }

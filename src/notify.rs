@@ -6,6 +6,7 @@ use crate::errno::Errno;
 use crate::lock::{Blocked, Guard};
 use crate::pool::Number;
 use crate::request::{Home, List, Request, ENDED};
+use crate::sys::files;
 use crate::sys::threads::queue_signal;
 use crate::wake::{wake, COMPLETION_THREAD};
 use libc::c_int;
@@ -27,12 +28,19 @@ pub enum Notice {
         value: usize,
         attributes: usize,
     },
+    /// SIGEV_AIO_EVENTFD: adds one to it.
+    Eventfd {
+        fd: c_int,
+    },
 }
+
+/// `sigev_notify` for an eventfd in `sigev_signo`: far from the numbers of the system's headers.
+pub const SIGEV_AIO_EVENTFD: c_int = 0x0a10;
 
 const SIGRTMAX: c_int = 64;
 
 impl Notice {
-    /// EINVAL: a signal number below 0 or over SIGRTMAX. Signal 0 (a zeroed sigevent; MPICH relies
+    /// EINVAL: a signal number below 0 or over SIGRTMAX. EBADF: an eventfd that is not open. Signal 0 (a zeroed sigevent; MPICH relies
     /// on it) and an unknown `sigev_notify` mean no notification, as with glibc.
     pub fn parse(sigevent: &Sigevent) -> Result<Notice, Errno> {
         let value = sigevent.value;
@@ -50,8 +58,16 @@ impl Notice {
             libc::SIGEV_THREAD if sigevent.function != 0 => {
                 Ok(Notice::Thread { function: sigevent.function, value, attributes: sigevent.attributes })
             }
+            SIGEV_AIO_EVENTFD => {
+                files::status_flags(sigevent.signo).map(|_| Notice::Eventfd { fd: sigevent.signo })
+            }
             _ => Ok(Notice::None),
         }
+    }
+
+    /// Whether libc's own implementation does not know of it.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Notice::Eventfd { .. })
     }
 
     pub fn store(self, request: &Request) {
@@ -69,6 +85,10 @@ impl Notice {
                 request.value.set(value as u64);
                 request.attributes.set(attributes as u64);
             }
+            Notice::Eventfd { fd } => {
+                request.notice.set(4);
+                request.signo.set(fd as u32);
+            }
         }
     }
 
@@ -83,6 +103,7 @@ impl Notice {
                 value,
                 attributes: request.attributes.get() as usize,
             },
+            4 => Notice::Eventfd { fd: signo },
             _ => Notice::None,
         }
     }
@@ -106,6 +127,8 @@ pub fn deliver(engine: &Engine, blocked: &Blocked, number: Number) {
         Notice::None => true,
         Notice::Signal { signo, thread, value } => try_signal(signo, thread, value),
         Notice::Thread { .. } => false,
+        // In a helper's own table the number is another file's, or nobody's.
+        Notice::Eventfd { fd } => blocked.sees_descriptors() && try_eventfd(engine, fd),
     };
     if delivered {
         engine.free_request(number);
@@ -121,6 +144,12 @@ pub fn deliver(engine: &Engine, blocked: &Blocked, number: Number) {
 /// may not be sent, is nobody to tell.
 pub fn try_signal(signo: c_int, thread: Option<c_int>, value: usize) -> bool {
     queue_signal(signo, thread, value) != Err(Errno::AGAIN)
+}
+
+/// Adds one to an eventfd. False: the ring has no place to do it by, try again later. What is no eventfd (any
+/// more) is nobody to tell. Only where the program's descriptors are seen. Async-signal-safe.
+pub fn try_eventfd(engine: &Engine, fd: c_int) -> bool {
+    engine.ring.add_one(fd) != Err(Errno::AGAIN)
 }
 
 /// For the completion thread: the next notification it has to deliver.

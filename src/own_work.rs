@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
 use crate::lock::Blocked;
 use crate::request::{Home, Request, HELD, RUNNING};
-use crate::sys::threads::discard_pending;
+use crate::sys::files::file_size_unlimited;
 use crate::transfers::{finished_with, transfer_rest};
 use crate::worklist::leave_file;
 
@@ -32,7 +32,9 @@ pub fn run_own(engine: &Engine, blocked: &Blocked, handle: u64) -> bool {
             let Some(file) = engine.files.get(file_number) else {
                 return false;
             };
-            if file.busy.get() != 0 || file.queue.first() != number || file.local.get() == 0 {
+            // Beyond RLIMIT_FSIZE a write, or the rest of one, sends SIGXFSZ to the thread that makes it.
+            let here = file.local.get() != 0 && file_size_unlimited();
+            if file.busy.get() != 0 || file.queue.first() != number || !here {
                 return false;
             }
             file.busy.set(1);
@@ -40,10 +42,6 @@ pub fn run_own(engine: &Engine, blocked: &Blocked, handle: u64) -> bool {
             request.set_state(RUNNING);
             drop(guard);
             let outcome = transfer_own(request);
-            if outcome == Err(Errno(libc::EFBIG)) {
-                // RLIMIT_FSIZE's signal went to this thread, whose signals are blocked.
-                discard_pending(libc::SIGXFSZ);
-            }
             complete(engine, blocked, number, outcome);
             leave_file(engine, &engine.lock.lock(blocked), file_number, file);
         }

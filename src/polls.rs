@@ -47,6 +47,7 @@ pub struct Queue {
     fd: Cell32,
     device: Cell64,
     inode: Cell64,
+    /// A `Direction`, or `AT_POSITION`.
     direction: Cell32,
     waiting: List,
     /// 1 while a thread, or an errand to a helper, transfers for the head.
@@ -62,6 +63,9 @@ pub struct Queue {
     /// What was submitted: io_cancel wants its address.
     iocb: IocbPlace,
 }
+
+/// `Queue::direction` of transfers at a file's own position, both ways: they move the one position.
+const AT_POSITION: u32 = 2;
 
 const ARMED_IN_RING: u32 = 1;
 const ARMED_BY_WATCH: u32 = 2;
@@ -140,18 +144,12 @@ impl PollTable {
 
     /// The queue of a pipe or socket, whatever descriptor it is reached by; of anything else, of which many may have
     /// one inode (eventfds), that of the descriptor.
-    fn find_or_add(
-        &self,
-        fd: i32,
-        identity: Identity,
-        by_file: bool,
-        direction: Direction,
-    ) -> Option<Number> {
+    fn find_or_add(&self, fd: i32, identity: Identity, by_file: bool, kind: u32) -> Option<Number> {
         let bucket = &self.buckets[bucket_of(identity)];
         let mut number = bucket.get();
         while let Some(queue) = self.queues.get(number) {
             if (by_file || queue.fd.get() == fd as u32)
-                && queue.direction.get() == direction as u32
+                && queue.direction.get() == kind
                 && queue.inode.get() == identity.inode
                 && queue.device.get() == identity.device
             {
@@ -162,7 +160,7 @@ impl PollTable {
         let number = self.queues.take()?;
         let queue = self.queues.get(number)?;
         queue.fd.set(fd as u32);
-        queue.direction.set(direction as u32);
+        queue.direction.set(kind);
         queue.inode.set(identity.inode);
         queue.device.set(identity.device);
         for cell in [&queue.busy, &queue.armed, &queue.handed, &queue.futile] {
@@ -203,10 +201,10 @@ pub fn enqueue(engine: &Engine, blocked: &Blocked, number: Number) {
     let Some(direction) = request.operation().direction() else {
         return complete(engine, blocked, number, Err(Errno::INVAL));
     };
+    let kind = if request.has(flag::AT_POSITION) { AT_POSITION } else { direction as u32 };
     let guard = engine.lock.lock(blocked);
-    let Some(at) =
-        engine.polls.find_or_add(request.fd(), request.identity(), request.has(flag::BY_FILE), direction)
-    else {
+    let by_file = request.has(flag::BY_FILE | flag::AT_POSITION);
+    let Some(at) = engine.polls.find_or_add(request.fd(), request.identity(), by_file, kind) else {
         drop(guard);
         return complete(engine, blocked, number, Err(Errno::AGAIN));
     };
@@ -298,6 +296,9 @@ fn attempt(request: &Request) -> Attempt {
     let Some(direction) = request.operation().direction() else {
         return ended(Err(Errno::INVAL));
     };
+    if request.has(flag::AT_POSITION) {
+        return Attempt::MustWait;
+    }
     if direction == Direction::Write && request.bytes() == 0 {
         return ended(files::send_empty(request.fd()).or(Ok(0)));
     }
@@ -308,7 +309,7 @@ fn attempt(request: &Request) -> Attempt {
         let rest = request.rest();
         match transfer_quietly(direction, request, rest) {
             Ok(count) => {
-                request.done.set(request.done.get() + count as u64);
+                request.advance(count);
                 // A blocking write(2) goes on until all is written; a read of a stream gives what there is. A device that
                 // is read at positions (/dev/zero) stopped short only because it was told not to wait.
                 let stream_read = direction == Direction::Read && request.has(flag::STREAM);

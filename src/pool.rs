@@ -136,6 +136,7 @@ impl<T: Slot> Pool<T> {
 /// A 32-bit member of a slot. Relaxed: what orders it is the way by which the slot itself is handed
 /// on (the engine's lock, the kernel's ring, a state with Release).
 #[derive(Default)]
+#[repr(transparent)]
 pub struct Cell32(AtomicU32);
 
 impl Cell32 {
@@ -154,6 +155,7 @@ impl Cell32 {
 
 /// A 64-bit member of a slot; see [`Cell32`].
 #[derive(Default)]
+#[repr(transparent)]
 pub struct Cell64(AtomicU64);
 
 impl Cell64 {

@@ -102,6 +102,9 @@ fn new_engine() -> Result<Option<&'static Engine>, Errno> {
         place.as_ref()
     };
     forget_parents_ring(engine);
+    if crate::finished::is_referred_to() {
+        engine.finished.want();
+    }
     // The completion thread's seat, before anyone can wait.
     engine.waiters.take().ok_or(Errno::AGAIN)?;
     Ok(Some(engine))

@@ -36,6 +36,10 @@ pub fn process(engine: &Engine, blocked: &Blocked, data: u64, result: i64) {
         }
         return;
     }
+    if request.has(flag::RESFD) {
+        // The kernel has told the eventfd.
+        request.notice.set(0);
+    }
     complete(engine, blocked, number, outcome);
 }
 

@@ -39,15 +39,17 @@ pub enum Operation {
     Sync,
     /// O_DSYNC: data and what is needed to read it back.
     DataSync,
+    /// `aio_mlock`: pages of memory, no file.
+    Lock,
 }
 
 impl Operation {
-    /// Which way data goes; `None` for the two syncs.
+    /// Which way data goes; `None` for what transfers none.
     pub fn direction(self) -> Option<Direction> {
         match self {
             Operation::Read => Some(Direction::Read),
             Operation::Write => Some(Direction::Write),
-            Operation::Sync | Operation::DataSync => None,
+            Operation::Sync | Operation::DataSync | Operation::Lock => None,
         }
     }
 }
@@ -70,6 +72,10 @@ pub mod flag {
     pub const COUNTED: u32 = 1 << 6;
     /// Nothing tells when it can be done: a helper waits in the transfer.
     pub const BLOCKS: u32 = 1 << 8;
+    /// The kernel adds one to the eventfd of its notification itself (IOCB_FLAG_RESFD).
+    pub const RESFD: u32 = 1 << 11;
+    /// A file's, at the descriptor's own position: after all others of that kind.
+    pub const AT_POSITION: u32 = 1 << 12;
     /// A helper tried it once, on a descriptor that knows no RWF_NOWAIT.
     pub const TRIED: u32 = 1 << 9;
     /// A pipe or socket, which its inode tells from all others.
@@ -109,8 +115,11 @@ pub struct Request {
     operation: Cell32,
     pub flags: Cell32,
     pub priority: Cell32,
+    /// What is left of the buffer (`files::Buffer`), and of a vectored one which copy it is (`vectors`).
     address: Cell64,
-    bytes: Cell64,
+    left: Cell64,
+    vectors: Cell32,
+    pub copy: Cell32,
     offset: Cell64,
     /// Bytes transferred so far.
     pub done: Cell64,
@@ -138,6 +147,8 @@ pub struct Request {
     pub pending: Cell32,
     /// `order`: the error number of a write that a barrier covers, or 0.
     pub failed: Cell32,
+    /// What `aio_waitcomplete` will know it by (`finished`), or 0.
+    pub record: Cell32,
 }
 
 const _: () = assert!(size_of::<Request>() <= 256);
@@ -165,7 +176,7 @@ impl Request {
     }
 
     /// Starts a new life of the slot: `SUBMITTING`. Only for who took it from the pool.
-    pub fn begin(&self, number: Number, aiocb: AiocbRef, operation: Operation) -> Handle {
+    pub fn begin(&self, number: Number, aiocb: AiocbRef, operation: Operation, buffer: Buffer) -> Handle {
         // 31 bits: handles keep their highest bit 0 (see `polls`); never 0: handles are not small.
         let generation = ((self.tag.load(Ordering::Relaxed) >> 32) as u32 + 1) & 0x7fff_ffff;
         let generation = generation.max(1);
@@ -175,11 +186,10 @@ impl Request {
         self.operation.set(operation as u32);
         self.flags.set(0);
         self.priority.set(0);
-        let buffer = aiocb.buffer();
-        self.address.set(buffer.address as u64);
-        self.bytes.set(buffer.bytes as u64);
+        self.keep_rest(buffer);
         self.offset.set(aiocb.offset() as u64);
-        for cell in [&self.batch, &self.file, &self.poll, &self.notice, &self.home] {
+        for cell in [&self.batch, &self.file, &self.poll, &self.notice, &self.home, &self.copy, &self.record]
+        {
             cell.set(0);
         }
         self.done.set(0);
@@ -196,8 +206,9 @@ impl Request {
         self.aiocb.set(0);
         self.fd.set(u32::MAX);
         self.flags.set(0);
-        self.batch.set(0);
-        self.file.set(0);
+        for cell in [&self.batch, &self.file, &self.copy, &self.record] {
+            cell.set(0);
+        }
         self.tag.store(u64::from(generation.max(1)) << 32 | u64::from(ENDED), Ordering::Release);
     }
 
@@ -250,17 +261,32 @@ impl Request {
             0 => Operation::Read,
             1 => Operation::Write,
             2 => Operation::Sync,
-            _ => Operation::DataSync,
+            3 => Operation::DataSync,
+            _ => Operation::Lock,
         }
     }
 
+    /// Bytes asked for.
     pub fn bytes(&self) -> usize {
-        self.bytes.get() as usize
+        (self.done.get() + self.left.get()) as usize
     }
 
     /// What is left of the buffer.
     pub fn rest(&self) -> Buffer {
-        Buffer { address: self.address.get() as usize, bytes: self.bytes() }.after(self.done.get() as usize)
+        let (address, bytes) = (self.address.get() as usize, self.left.get() as usize);
+        Buffer { address, bytes, vectors: self.vectors.get() }
+    }
+
+    fn keep_rest(&self, rest: Buffer) {
+        self.address.set(rest.address as u64);
+        self.left.set(rest.bytes as u64);
+        self.vectors.set(rest.vectors);
+    }
+
+    /// So many bytes more are transferred.
+    pub fn advance(&self, count: usize) {
+        self.keep_rest(self.rest().after(count));
+        self.done.set(self.done.get() + count as u64);
     }
 
     /// Where in the file the rest belongs, or `STREAM`.

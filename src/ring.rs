@@ -1,12 +1,12 @@
 //! The shared context: the kernel's ring of completions, and how many requests are in it.
 
 use crate::errno::{Errno, Outcome};
-use crate::sys::aio_abi::{cmd, IoEvent, Iocb, RingHeader, RING_MAGIC};
+use crate::sys::aio_abi::{cmd, IoEvent, Iocb, RingHeader, FLAG_RESFD, RING_MAGIC};
 use crate::sys::context::{self, ContextId};
 use crate::sys::files;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// An event whose `data` is this only wakes whoever sleeps in the ring.
+/// An event whose `data` is this says nothing: it wakes whoever sleeps in the ring, or told an eventfd.
 pub const KICK: u64 = 1;
 
 /// Requests asked of `io_setup` unless `aio_init` said otherwise. The kernel doubles it and fills the
@@ -188,6 +188,31 @@ impl Ring {
                 .filter(|&fd| files::poll_now(fd, KICK_EVENTS) & KICK_EVENTS != 0)
                 .find_map(|fd| self.kick_by(fd).ok())
                 .ok_or(errno),
+        }
+    }
+
+    /// Adds one to an eventfd, by a poll of it that is answered at once and tells it so. Not by write(2): only the kernel
+    /// can tell, without a race, that the number still is an eventfd and not a file with somebody's data.
+    /// EAGAIN: no place in the ring.
+    pub fn add_one(&self, eventfd: i32) -> Result<(), Errno> {
+        self.submit_one(&mut Iocb {
+            data: KICK,
+            opcode: cmd::POLL,
+            fildes: eventfd as u32,
+            buf: KICK_EVENTS as u64,
+            flags: FLAG_RESFD,
+            resfd: eventfd as u32,
+            ..Iocb::default()
+        })
+    }
+
+    /// Completions that nobody took.
+    pub fn waiting(&self) -> u32 {
+        let (head, tail) = (self.head(), self.tail());
+        if tail >= head {
+            tail - head
+        } else {
+            tail + self.slots - head
         }
     }
 

@@ -21,9 +21,8 @@ pub fn transfer_ready(engine: &Engine, request: &Request, pins: &mut Pins) -> Op
         Err(errno) => return Some(finished_with(request, Err(errno))),
     };
     let count = transfer_nowait(Direction::Read, fd, request.rest(), request.position()).ok()?;
-    request.done.set(request.done.get() + count as u64);
-    let all = request.done.get() as usize;
-    (all == request.bytes() || count == 0).then_some(Ok(all))
+    request.advance(count);
+    (request.rest().bytes == 0 || count == 0).then_some(Ok(request.done.get() as usize))
 }
 
 /// Transfers what is left of a request through `fd`, and waits as long as that takes. The answer is the whole
@@ -49,7 +48,7 @@ pub fn transfer_rest(request: &Request, fd: i32) -> Outcome {
             Ok(count) if count > 0 => count,
             other => return finished_with(request, other),
         };
-        request.done.set(request.done.get() + count as u64);
+        request.advance(count);
         // A write goes on until all is written, or until it is told why not.
         if direction == Direction::Read || count == rest.bytes {
             return Ok(request.done.get() as usize);

@@ -8,7 +8,8 @@
 
 use crate::abi::{Aiocb, AiocbRef};
 use crate::engine::Engine;
-use crate::errno::Errno;
+use crate::errno::{Errno, Outcome};
+use crate::finished;
 use crate::fork;
 use crate::lock::Blocked;
 use crate::own_work::run_own;
@@ -29,6 +30,8 @@ pub struct Goal {
     list: *const *const Aiocb,
     count: usize,
     batch: Number,
+    /// Any completion that nobody has returned (`finished`), whatever the list.
+    any: bool,
 }
 
 impl Goal {
@@ -36,7 +39,12 @@ impl Goal {
     /// `list` has `count` entries, each NULL or a valid aiocb, until the wait is over: the caller of
     /// aio_suspend or lio_listio guarantees it.
     pub unsafe fn new(list: *const *const Aiocb, count: usize, batch: Number) -> Goal {
-        Goal { list, count, batch }
+        Goal { list, count, batch, any: false }
+    }
+
+    /// The next completion of the process.
+    pub fn any() -> Goal {
+        Goal { list: core::ptr::null(), count: 0, batch: 0, any: true }
     }
 
     fn entries(self) -> impl Iterator<Item = AiocbRef> {
@@ -45,6 +53,9 @@ impl Goal {
     }
 
     fn reached(self, engine: &Engine) -> bool {
+        if self.any {
+            return engine.finished.any();
+        }
         match engine.batches.get(self.batch) {
             Some(batch) => batch.pending.load(Ordering::SeqCst) == 0,
             None => self.entries().any(|aiocb| !aiocb.in_progress()),
@@ -71,7 +82,7 @@ impl Goal {
     /// Whether the ring has, or will have, a part in it. `None`: one of a list is not known to be under way
     /// (another thread has completed it and submits it again): the caller is to look anew.
     fn needs_ring(self, engine: &Engine) -> Option<bool> {
-        let mut needs = false;
+        let mut needs = self.any;
         for aiocb in self.entries().filter(|aiocb| aiocb.in_progress()) {
             match find(&engine.requests, aiocb) {
                 Some((_, request)) if !matches!(request.state(), SUBMITTING | BOUNCED) => {
@@ -98,6 +109,9 @@ impl Goal {
             batch.waiter.store(number, Ordering::SeqCst);
             return;
         }
+        if self.any {
+            return engine.finished.register(number);
+        }
         for aiocb in self.entries().filter(|aiocb| aiocb.in_progress()) {
             let Some((_, request)) = find(&engine.requests, aiocb) else {
                 continue;
@@ -113,6 +127,9 @@ impl Goal {
     }
 
     fn unregister(self, engine: &Engine, number: Number) {
+        if self.any {
+            engine.finished.unregister(number);
+        }
         for aiocb in self.entries().filter(|aiocb| aiocb.in_progress()) {
             if let Some((_, request)) = find(&engine.requests, aiocb) {
                 let _ = request.waiter.compare_exchange(number, 0, Ordering::Relaxed, Ordering::Relaxed);
@@ -139,6 +156,23 @@ pub fn suspend(engine: &Engine, goal: Goal, deadline: Option<&timespec>) -> Resu
     match goal.answered(engine) {
         None | Some(true) => Ok(()),
         Some(false) => wait(engine, goal, deadline),
+    }
+}
+
+/// The next completed request that nobody has returned: its aiocb's address and its result. `None`: the time-out
+/// passed (EAGAIN), a handler ran (EINTR). As `suspend` otherwise.
+pub fn next_finished(engine: &Engine, timeout: Option<&timespec>) -> Result<(u64, Outcome), Errno> {
+    engine.finished.want();
+    let deadline = timeout.map(deadline_in);
+    loop {
+        reap::reap_if_any(engine);
+        if let Some(finished) = finished::take(engine) {
+            return Ok(finished);
+        }
+        if deadline.as_ref().is_some_and(|deadline| remaining(deadline).is_none()) {
+            return Err(Errno::AGAIN);
+        }
+        wait(engine, Goal::any(), deadline.as_ref())?;
     }
 }
 
@@ -218,7 +252,7 @@ fn lead(sleep: &Sleep, deadline: Option<&timespec>) -> Option<Result<(), Errno>>
     engine.seat.store(sleep.number, Ordering::SeqCst);
     let slept = loop {
         // What only the ring can complete, the leader sees; for the rest it must be findable.
-        if engine.held.load(Ordering::SeqCst) != 0 {
+        if goal.any || engine.held.load(Ordering::SeqCst) != 0 {
             goal.register(engine, sleep.number);
         }
         waiter.word.store(IN_RING, Ordering::SeqCst);

@@ -29,6 +29,7 @@ programs! {
     chardev
     closed_fd
     error_return
+    eventfd
     exec_exit
     filesystems
     fork
@@ -42,12 +43,14 @@ programs! {
     lio
     lio_wait
     mixed_notify
+    mlock
     never_blocks
     notify
     notify_thread
     order
     overflow
     pipe
+    position
     reqprio
     socket
     stress_waiters
@@ -59,6 +62,8 @@ programs! {
     transfer
     tty
     unused
+    vectored
+    waitcomplete
 }
 
 /// libc's defects that are hangs are waited for no longer than this.

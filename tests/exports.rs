@@ -30,7 +30,8 @@ const STANDARD: &[&str] = &[
 ];
 
 /// The documented extensions (see include/aio_posix.h). All of them start with `aio_`.
-const EXTENSIONS: &[&str] = &[];
+const EXTENSIONS: &[&str] =
+    &["aio_mlock", "aio_read2", "aio_readv", "aio_waitcomplete", "aio_write2", "aio_writev"];
 
 /// The libraries that the product may need: what every dynamically linked program has loaded, and the unwinder that
 /// Rust's standard library refers to.

@@ -33,7 +33,7 @@ pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: N
         Err(errno) => (Err(errno), false),
     };
     let rest_is_to_come = match outcome {
-        Ok(_) => request.operation() == Operation::Write && (request.done.get() as usize) < request.bytes(),
+        Ok(_) => request.operation() == Operation::Write && request.rest().bytes != 0,
         Err(errno) => errno == Errno::AGAIN,
     };
     let Some(queue) = engine.polls.queues.get(at) else { return };
@@ -68,7 +68,7 @@ fn try_reopened(request: &Request, pins: &Pins, fd: i32) -> Option<Outcome> {
     let outcome = files::transfer(direction, reopened, request.rest(), STREAM);
     files::close(reopened);
     if let Ok(count) = outcome {
-        request.done.set(request.done.get() + count as u64);
+        request.advance(count);
         return Some(Ok(request.done.get() as usize));
     }
     // What cannot be read or written at its position is no pipe and no terminal: as it is, then.

@@ -35,6 +35,8 @@ pub struct FileStatus {
     pub kind: u32,
     /// The device that a device file stands for.
     pub special: u64,
+    /// Bytes of a regular file.
+    pub size: u64,
 }
 
 /// `statx(2)` for type and identity, from what the kernel knows already. Not fstat(2), for two
@@ -45,7 +47,7 @@ pub struct FileStatus {
 pub fn status(fd: c_int) -> Result<FileStatus, Errno> {
     let mut status = core::mem::MaybeUninit::<libc::statx>::uninit();
     let flags = (libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC) as usize;
-    let mask = (libc::STATX_TYPE | libc::STATX_INO) as usize;
+    let mask = (libc::STATX_TYPE | libc::STATX_INO | libc::STATX_SIZE) as usize;
     let arguments = [fd as usize, c"".as_ptr() as usize, flags, mask, status.as_mut_ptr() as usize, 0];
     // SAFETY: an empty path; the kernel fills the structure on success.
     let status = unsafe {
@@ -59,6 +61,7 @@ pub fn status(fd: c_int) -> Result<FileStatus, Errno> {
         },
         kind: u32::from(status.stx_mode) & libc::S_IFMT,
         special: libc::makedev(status.stx_rdev_major, status.stx_rdev_minor),
+        size: status.stx_size,
     })
 }
 
@@ -75,17 +78,37 @@ pub fn is_memory(fd: c_int) -> bool {
     unsafe { syscall(libc::SYS_fcntl, [fd as usize, libc::F_GET_SEALS as usize, 0, 0, 0, 0]) }.is_ok()
 }
 
-/// A caller's buffer: address and length, as numbers. The kernel checks the address (EFAULT).
+/// A caller's buffer, as numbers. The kernel checks the addresses (EFAULT).
 #[derive(Clone, Copy)]
 pub struct Buffer {
+    /// Of the bytes, or of the first `iovec` when there are `vectors`.
     pub address: usize,
     pub bytes: usize,
+    /// Parts of a vectored request's buffer; 0: it is one piece. The array is the library's own copy
+    /// (`vectors`), in the hands of the one thread that works on the request.
+    pub vectors: u32,
 }
 
 impl Buffer {
-    /// The part of the buffer that is left after `done` bytes.
+    /// The part of the buffer that is left after `done` bytes. Of a vectored one the copy of the array is
+    /// shortened in place: what was before is gone.
     pub fn after(self, done: usize) -> Buffer {
-        Buffer { address: self.address.wrapping_add(done), bytes: self.bytes - done }
+        let bytes = self.bytes - done;
+        if self.vectors == 0 {
+            return Buffer { address: self.address.wrapping_add(done), bytes, vectors: 0 };
+        }
+        let (mut at, mut vectors, mut done) = (self.address as *mut libc::iovec, self.vectors, done);
+        // SAFETY: `vectors` entries of our own copy, which no other thread looks at.
+        unsafe {
+            while vectors > 1 && done >= (*at).iov_len {
+                done -= (*at).iov_len;
+                at = at.add(1);
+                vectors -= 1;
+            }
+            (*at).iov_base = (*at).iov_base.cast::<u8>().wrapping_add(done).cast();
+            (*at).iov_len -= done;
+        }
+        Buffer { address: at as usize, bytes, vectors }
     }
 }
 
@@ -104,27 +127,42 @@ pub const STREAM: i64 = -1;
 #[inline]
 pub fn transfer_nowait(direction: Direction, fd: c_int, buffer: Buffer, offset: i64) -> Outcome {
     let vector = libc::iovec { iov_base: buffer.address as *mut libc::c_void, iov_len: buffer.bytes };
+    let (first, count) = match buffer.vectors {
+        0 => (&raw const vector as usize, 1),
+        count => (buffer.address, count as usize),
+    };
     let number = match direction {
         Direction::Read => libc::SYS_preadv2,
         Direction::Write => libc::SYS_pwritev2,
     };
     // The offset goes in two halves; on 64-bit kernels the low one alone counts.
-    let arguments = [fd as usize, &raw const vector as usize, 1, offset as usize, 0, RWF_NOWAIT as usize];
-    // SAFETY: the iovec is live; what it points to is the caller's buffer, checked by the kernel.
+    let arguments = [fd as usize, first, count, offset as usize, 0, RWF_NOWAIT as usize];
+    // SAFETY: the iovecs are live; what they point to is the caller's buffer, checked by the kernel.
     unsafe { syscall(number, arguments) }
 }
 
-/// `pread(2)`/`pwrite(2)`, or `read(2)`/`write(2)` at [`STREAM`]. May wait: library threads only,
-/// or where waiting is known not to happen.
+/// `pread(2)`/`pwrite(2)`, or `read(2)`/`write(2)` at [`STREAM`]; their vectored kin. May wait: library
+/// threads only, or where waiting is known not to happen.
 pub fn transfer(direction: Direction, fd: c_int, buffer: Buffer, offset: i64) -> Outcome {
-    let number = match (direction, offset) {
-        (Direction::Read, STREAM) => libc::SYS_read,
-        (Direction::Write, STREAM) => libc::SYS_write,
-        (Direction::Read, _) => libc::SYS_pread64,
-        (Direction::Write, _) => libc::SYS_pwrite64,
+    let number = match (direction, offset, buffer.vectors) {
+        (Direction::Read, STREAM, 0) => libc::SYS_read,
+        (Direction::Write, STREAM, 0) => libc::SYS_write,
+        (Direction::Read, _, 0) => libc::SYS_pread64,
+        (Direction::Write, _, 0) => libc::SYS_pwrite64,
+        (Direction::Read, STREAM, _) => libc::SYS_readv,
+        (Direction::Write, STREAM, _) => libc::SYS_writev,
+        (Direction::Read, ..) => libc::SYS_preadv,
+        (Direction::Write, ..) => libc::SYS_pwritev,
     };
-    // SAFETY: the buffer is the caller's, checked by the kernel.
-    unsafe { syscall(number, [fd as usize, buffer.address, buffer.bytes, offset as usize, 0, 0]) }
+    let length = if buffer.vectors == 0 { buffer.bytes } else { buffer.vectors as usize };
+    // SAFETY: the buffer is the caller's, checked by the kernel; iovecs are live.
+    unsafe { syscall(number, [fd as usize, buffer.address, length, offset as usize, 0, 0]) }
+}
+
+/// `mlock(2)` of the pages that hold the buffer: they are read in and stay. ENOMEM, EPERM, EAGAIN.
+pub fn lock_pages(buffer: Buffer) -> Outcome {
+    // SAFETY: the kernel checks the range; locking changes nothing that the program can see but residence.
+    unsafe { syscall(libc::SYS_mlock, [buffer.address, buffer.bytes, 0, 0, 0, 0]) }
 }
 
 /// An empty datagram: `write(2)` of no bytes sends one, `pwritev2` of none does nothing.
