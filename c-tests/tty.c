@@ -251,3 +251,58 @@ CASE(data_that_another_reader_takes_is_waited_for_anew)
             check_file_read_works();
     }
 }
+
+/*
+ * A terminal is watched for both directions at once. Fails, by hanging, when taking the cancelled one out makes
+ * the library forget the other.
+ */
+DEFECT(cancelling_one_direction_leaves_the_other, "one queue serves both directions of a descriptor")
+{
+    enum { SIZE = 100000 };
+    static char data[SIZE], got[SIZE];
+    struct aiocb reading, writing;
+    int ends[2], left;
+
+    open_terminal(ends, 1);
+    start_read(&reading, ends[0], got, 1, 0);
+    start_write(&writing, ends[0], data, SIZE, 0);
+    nap(50);
+    check_pending(&reading);
+    check_pending(&writing);
+    CHECK_EQ(aio_cancel(ends[0], &reading), AIO_CANCELED);
+    CHECK_EQ(drain(ends[1], got, SIZE), SIZE);
+    CHECK_EQ(finish(&writing), SIZE);
+    start_read(&reading, ends[0], got, 1, 0);
+    start_write(&writing, ends[0], data, 1, 0);
+    CHECK_EQ(finish(&writing), 1);
+    CHECK_EQ(read(ends[1], &left, 1), 1);
+    feed(ends[1], "x", 1);
+    CHECK_EQ(finish(&reading), 1);
+}
+
+/* Fails, by hanging, when a new instance of ours watches only what came after it. */
+DIFFERS(watched_terminals_outlive_our_closed_descriptors, "libc has a thread blocked in each, and no descriptor of its own")
+{
+    enum { TERMINALS = 5 };
+    struct aiocb cbs[TERMINALS + 1];
+    char bytes[TERMINALS + 1];
+    int ends[TERMINALS + 1][2];
+
+    for (int i = 0; i < TERMINALS; i++)
+        open_terminal(ends[i], 1);
+    for (int i = 0; i < TERMINALS; i++)
+        start_read(&cbs[i], ends[i][0], &bytes[i], 1, 0);
+    nap(50);
+    /* Ours are above these. */
+    CHECK_EQ(close_range((unsigned)ends[TERMINALS - 1][0] + 1, ~0U, 0), 0);
+    feed(ends[0][1], "x", 1);
+    CHECK_EQ(finish(&cbs[0]), 1);
+    CHECK_EQ(close_range((unsigned)ends[TERMINALS - 1][0] + 1, ~0U, 0), 0);
+    open_terminal(ends[TERMINALS], 1);
+    start_read(&cbs[TERMINALS], ends[TERMINALS][0], &bytes[TERMINALS], 1, 0);
+    nap(50);
+    for (int i = TERMINALS; i > 0; i--) {
+        feed(ends[i][1], "x", 1);
+        CHECK_EQ(finish(&cbs[i]), 1);
+    }
+}

@@ -105,11 +105,13 @@ pub fn submit_sync(
         Ok(()) => Ok(()),
         Err(errno) => {
             engine.ring.release(1);
-            if errno == Errno::AGAIN && !engine.ring.is_empty() {
-                wait_for_room(engine, blocked, number);
-                return Ok(());
+            match errno {
+                Errno::AGAIN if !engine.ring.is_empty() => wait_for_room(engine, blocked, number),
+                // The kernel's memory is used up, and no completion is to come that would give some back.
+                Errno::AGAIN => worklist::push_errand(engine, &engine.lock.lock(blocked), number),
+                _ => return Err(errno),
             }
-            Err(errno)
+            Ok(())
         }
     }
 }

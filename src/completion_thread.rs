@@ -110,31 +110,18 @@ fn retry_kick(engine: &Engine) -> bool {
     true
 }
 
-/// Delivers what is in the outbox. False: some could not be delivered yet; each was tried once.
+/// Delivers what is in the outbox. False: some could not be delivered yet.
 fn deliver(engine: &'static Engine, blocked: &Blocked) -> bool {
-    notify::retry(engine, blocked);
-    let mut all = true;
-    while let Some(number) = notify::next_waiting(engine, blocked) {
-        let delivered = match Notice::load(engine.request(number)) {
-            Notice::None => true,
-            Notice::Signal { signo, thread, value } => notify::try_signal(signo, thread, value),
-            Notice::Thread { function, value, attributes } => {
-                callbacks::run(engine, function, value, attributes)
+    notify::deliver_outbox(engine, blocked, |notice| match notice {
+        Notice::None => true,
+        Notice::Signal { signo, thread, value } => notify::try_signal(signo, thread, value),
+        Notice::Thread { function, value, attributes } => callbacks::run(engine, function, value, attributes),
+        Notice::Eventfd { fd } => {
+            notify::try_eventfd(engine, fd) || {
+                // The ring is full, perhaps of what nobody will ever take.
+                reap::reap_now(engine, blocked);
+                notify::try_eventfd(engine, fd)
             }
-            Notice::Eventfd { fd } => {
-                notify::try_eventfd(engine, fd) || {
-                    // The ring is full, perhaps of what nobody will ever take.
-                    reap::reap_now(engine, blocked);
-                    notify::try_eventfd(engine, fd)
-                }
-            }
-        };
-        if delivered {
-            engine.free_request(number);
-        } else {
-            notify::put_back(engine, blocked, number);
-            all = false;
         }
-    }
-    all
+    })
 }

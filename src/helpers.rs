@@ -37,7 +37,7 @@ use crate::pins::Pins;
 use crate::polls;
 use crate::pool::Number;
 use crate::request::{Operation, RUNNING};
-use crate::sys::files::lock_pages;
+use crate::sys::files::{lock_pages, synchronise};
 use crate::sys::threads::{self, futex_wait, later};
 use crate::threads::{may_end, Role, IDLE};
 use crate::transfers::{finished_with, transfer_pinned, transfer_ready, transfer_rest};
@@ -244,7 +244,12 @@ fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: Numbe
     if request.operation().direction().is_none() {
         return match direct::submit_waiting(engine, number, request, fd) {
             Ok(()) => {}
-            Err(Errno::AGAIN) => admission::wait_for_room(engine, blocked, number),
+            Err(Errno::AGAIN) if !engine.ring.is_empty() => admission::wait_for_room(engine, blocked, number),
+            Err(Errno::AGAIN) => {
+                // No completion is to come that would make room.
+                let data_only = request.operation() == Operation::DataSync;
+                complete(engine, blocked, number, synchronise(fd, data_only));
+            }
             Err(errno) => complete(engine, blocked, number, Err(errno)),
         };
     }

@@ -109,13 +109,23 @@ impl Notice {
     }
 }
 
-/// Notifications that only the completion thread can deliver: threads to start, and signals
-/// that found the queue of pending signals full. Guarded by the engine's lock.
+/// Notifications that only the completion thread can deliver: threads to start, signals that found the queue of
+/// pending signals full, eventfds that found the ring full. Guarded by the engine's lock.
 #[derive(Default)]
 pub struct Outbox {
     waiting: List,
-    /// Could not be delivered when last tried: the completion thread's own.
-    refused: List,
+    /// Could not be delivered when last tried, by kind: while the first of a kind cannot be, nor can those behind it.
+    refused: [List; KINDS],
+}
+
+const KINDS: usize = 3;
+
+fn kind_of(notice: Notice) -> usize {
+    match notice {
+        Notice::None | Notice::Signal { .. } => 0,
+        Notice::Thread { .. } => 1,
+        Notice::Eventfd { .. } => 2,
+    }
 }
 
 /// Delivers what the request carries and frees it, or leaves it to the completion thread.
@@ -152,27 +162,37 @@ pub fn try_eventfd(engine: &Engine, fd: c_int) -> bool {
     engine.ring.add_one(fd) != Err(Errno::AGAIN)
 }
 
-/// For the completion thread: the next notification it has to deliver.
-pub fn next_waiting(engine: &Engine, blocked: &Blocked) -> Option<Number> {
-    let _guard = engine.lock.lock(blocked);
-    engine.outbox.waiting.pop_front(&engine.requests)
-}
-
 /// Whether nothing waits for the completion thread to be delivered. With the lock held.
 pub fn is_outbox_empty(engine: &Engine, _: &Guard) -> bool {
     engine.outbox.waiting.is_empty()
 }
 
-/// For the completion thread: could not deliver this one now.
-pub fn put_back(engine: &Engine, blocked: &Blocked, number: Number) {
-    let _guard = engine.lock.lock(blocked);
-    engine.outbox.refused.push_back(&engine.requests, number, Home::None);
-}
-
-/// For the completion thread: those that could not be delivered wait to be tried again.
-pub fn retry(engine: &Engine, blocked: &Blocked) {
-    let _guard = engine.lock.lock(blocked);
-    while let Some(number) = engine.outbox.refused.pop_front(&engine.requests) {
-        engine.outbox.waiting.push_back(&engine.requests, number, Home::None);
+/// For the completion thread: delivers what is in the outbox by `try_one`, which answers whether it could. False: some
+/// could not be delivered yet; of these one of each kind was tried.
+pub fn deliver_outbox(engine: &Engine, blocked: &Blocked, try_one: impl Fn(Notice) -> bool) -> bool {
+    let outbox = &engine.outbox;
+    let mut refused = [false; KINDS];
+    loop {
+        let guard = engine.lock.lock(blocked);
+        // The older ones first.
+        let oldest = (0..KINDS).find(|&kind| !refused[kind] && !outbox.refused[kind].is_empty());
+        let from = oldest.map_or(&outbox.waiting, |kind| &outbox.refused[kind]);
+        let Some(number) = from.pop_front(&engine.requests) else {
+            return outbox.refused.iter().all(List::is_empty);
+        };
+        let notice = Notice::load(engine.request(number));
+        let kind = kind_of(notice);
+        if refused[kind] {
+            outbox.refused[kind].push_back(&engine.requests, number, Home::None);
+            continue;
+        }
+        drop(guard);
+        if try_one(notice) {
+            engine.free_request(number);
+            continue;
+        }
+        refused[kind] = true;
+        let _guard = engine.lock.lock(blocked);
+        outbox.refused[kind].push_front(&engine.requests, number, Home::None);
     }
 }

@@ -475,11 +475,7 @@ pub fn withdraw(engine: &Engine, _: &Guard, number: Number) {
             queue.armed.set(ARMED_AND_CANCELLED);
             engine.ring.cancel(queue.iocb.address());
         }
-        ARMED_BY_WATCH => {
-            queue.armed.set(0);
-            engine.polls.watched.set(engine.polls.watched.get() - 1);
-            files::epoll_forget(engine.polls.watch.get() as i32 - 1, queue.fd.get() as i32);
-        }
+        ARMED_BY_WATCH => watch::unwatch(engine, queue),
         _ => {}
     }
     engine.polls.forget_if_idle(at, queue);

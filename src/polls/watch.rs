@@ -1,48 +1,75 @@
 //! The epoll instance: for queues that find no place in the ring, and for what IOCB_CMD_POLL refuses.
 
-use super::{bucket_of, direction_of, events_of, goes_on, Queue, ARMED_BY_WATCH, BUCKETS, WATCH_EVENT};
+use super::{
+    bucket_of, direction_of, events_of, goes_on, PollTable, Queue, ARMED_BY_WATCH, BUCKETS, WATCH_EVENT,
+};
 use crate::engine::Engine;
+use crate::errno::Errno;
 use crate::lock::Blocked;
 use crate::sys::aio_abi::{cmd, Iocb};
 use crate::sys::files;
 
+/// What the instance is to watch a descriptor for: both directions have a queue, perhaps.
+fn watched_events(polls: &PollTable, bucket: usize, fd: u32) -> i16 {
+    let mut events = 0;
+    let mut number = polls.buckets[bucket].get();
+    while let Some(queue) = polls.queues.get(number) {
+        if queue.fd.get() == fd && queue.armed.get() == ARMED_BY_WATCH {
+            events |= events_of(direction_of(queue));
+        }
+        number = queue.chain.get();
+    }
+    events
+}
+
+/// Tells the instance what to watch the queue's descriptor for, now that the queue itself is armed or not.
+fn tell(polls: &PollTable, queue: &Queue) -> Result<(), Errno> {
+    let (instance, fd) = (polls.watch.get() as i32 - 1, queue.fd.get());
+    let bucket = bucket_of(queue.identity());
+    match watched_events(polls, bucket, fd) {
+        0 => {
+            files::epoll_forget(instance, fd as i32);
+            Ok(())
+        }
+        events => files::epoll_watch_once(instance, fd as i32, events, (bucket as u64) << 32 | u64::from(fd)),
+    }
+}
+
 /// Lets the epoll instance watch the descriptor: for when the ring has no place to spare.
 pub(super) fn watch(engine: &Engine, queue: &Queue) -> bool {
     let polls = &engine.polls;
-    let fd = queue.fd.get() as i32;
-    let mut events = 0;
-    let bucket = bucket_of(queue.identity());
-    let mut number = polls.buckets[bucket].get();
-    while let Some(other) = polls.queues.get(number) {
-        if other.fd.get() == fd as u32 && other.armed.get() == ARMED_BY_WATCH {
-            events |= events_of(direction_of(other));
-        }
-        number = other.chain.get();
+    queue.armed.set(ARMED_BY_WATCH);
+    // A program that closes what it does not know may have closed our instance: make another.
+    let watched =
+        polls.watch.get() != 0 && tell(polls, queue).is_ok() || renew(polls) && tell(polls, queue).is_ok();
+    if !watched {
+        queue.armed.set(0);
+        return false;
     }
-    events |= events_of(direction_of(queue));
-    for fresh in [false, true] {
-        if polls.watch.get() == 0 || fresh {
-            let Ok(instance) = files::epoll_create() else {
-                return false;
-            };
-            polls.watch.set(instance as u32 + 1);
-            polls.watch_armed.set(0);
-        }
-        // A program that closes what it does not know may have closed our instance: make another.
-        if files::epoll_watch_once(
-            polls.watch.get() as i32 - 1,
-            fd,
-            events,
-            (bucket as u64) << 32 | fd as u64,
-        )
-        .is_ok()
-        {
-            queue.armed.set(ARMED_BY_WATCH);
-            polls.watched.set(polls.watched.get() + 1);
-            return arm_watch(engine);
+    polls.watched.set(polls.watched.get() + 1);
+    arm_watch(engine)
+}
+
+/// The queue of a cancelled request is not watched any more; the other direction of its descriptor is.
+pub(super) fn unwatch(engine: &Engine, queue: &Queue) {
+    queue.armed.set(0);
+    engine.polls.watched.set(engine.polls.watched.get() - 1);
+    let _ = tell(&engine.polls, queue);
+}
+
+/// A new instance, which watches all that the old one did.
+fn renew(polls: &PollTable) -> bool {
+    let Ok(instance) = files::epoll_create() else {
+        return false;
+    };
+    polls.watch.set(instance as u32 + 1);
+    polls.watch_armed.set(0);
+    for queue in (1..=polls.queues.used()).filter_map(|number| polls.queues.get(number)) {
+        if queue.armed.get() == ARMED_BY_WATCH {
+            let _ = tell(polls, queue);
         }
     }
-    false
+    true
 }
 
 fn arm_watch(engine: &Engine) -> bool {
@@ -71,7 +98,14 @@ pub fn watch_event(engine: &Engine, blocked: &Blocked) {
     let instance = polls.watch.get() as i32 - 1;
     drop(guard);
     let mut ready = [0; 64];
-    let count = files::epoll_ready(instance, &mut ready);
+    let Ok(count) = files::epoll_ready(instance, &mut ready) else {
+        // Closed: the kernel's poll kept it alive until now. What it knew a new one will say again.
+        let _guard = engine.lock.lock(blocked);
+        if polls.watched.get() != 0 && renew(polls) {
+            arm_watch(engine);
+        }
+        return;
+    };
     for &told in &ready[..count] {
         let (bucket, fd) = ((told >> 32) as usize % BUCKETS, told as u32);
         // Both directions of a descriptor, and uses of its number from before it was closed.

@@ -165,6 +165,13 @@ pub fn lock_pages(buffer: Buffer) -> Outcome {
     unsafe { syscall(libc::SYS_mlock, [buffer.address, buffer.bytes, 0, 0, 0, 0]) }
 }
 
+/// `fsync(2)`, or `fdatasync(2)` for `data_only`. Waits: library threads only.
+pub fn synchronise(fd: c_int, data_only: bool) -> Outcome {
+    let number = if data_only { libc::SYS_fdatasync } else { libc::SYS_fsync };
+    // SAFETY: no pointer is passed.
+    unsafe { syscall(number, [fd as usize, 0, 0, 0, 0, 0]) }
+}
+
 /// An empty datagram: `write(2)` of no bytes sends one, `pwritev2` of none does nothing.
 pub fn send_empty(fd: c_int) -> Outcome {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -241,14 +248,14 @@ pub fn epoll_forget(instance: c_int, fd: c_int) {
     let _ = unsafe { syscall(libc::SYS_epoll_ctl, arguments) };
 }
 
-/// Puts the data of ready descriptors into `ready` without waiting; how many.
-pub fn epoll_ready(instance: c_int, ready: &mut [u64; 64]) -> usize {
+/// Puts the data of ready descriptors into `ready` without waiting; how many. EBADF, EINVAL: no epoll instance.
+pub fn epoll_ready(instance: c_int, ready: &mut [u64; 64]) -> Outcome {
     let mut events = [libc::epoll_event { events: 0, u64: 0 }; 64];
     let arguments = [instance as usize, events.as_mut_ptr() as usize, events.len(), 0, 0, 8];
     // SAFETY: room for 64 events; no time-out, no mask.
-    let count = unsafe { syscall(libc::SYS_epoll_pwait, arguments) }.unwrap_or(0);
+    let count = unsafe { syscall(libc::SYS_epoll_pwait, arguments) }?;
     for (data, event) in ready.iter_mut().zip(&events[..count]) {
         *data = event.u64;
     }
-    count
+    Ok(count)
 }
