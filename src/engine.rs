@@ -28,6 +28,7 @@
 
 use crate::callbacks::CallbackPool;
 use crate::finished::Finished;
+use crate::hints::Hints;
 use crate::lock::Lock;
 use crate::notify::Outbox;
 use crate::order::FileTable;
@@ -49,6 +50,7 @@ pub struct Engine {
     pub batches: Pool<Batch>,
     pub copies: Copies,
     pub finished: Finished,
+    pub hints: Hints,
 
     /// The thread that may take events out of the ring (`sys::threads::self_id`), or 0. See `wake`.
     pub leader: AtomicU64,
@@ -96,6 +98,7 @@ impl Engine {
             batches: Pool::new(),
             copies: Copies::new(),
             finished: Finished::new(),
+            hints: Hints::new(),
             leader: AtomicU64::new(0),
             owed: AtomicU32::new(0),
             followers: AtomicU32::new(0),

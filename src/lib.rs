@@ -16,7 +16,8 @@
 //! complete  finished  admission         ending a request; letting it into the ring
 //! worklist  order  notify               queueing, ordering, telling
 //! wake  fork                            who waits, who leads; what a child finds
-//! engine  request  vectors  ring  lock  pool   the state
+//! engine  request  vectors  hints       the state
+//! ring  lock  pool                      what it is kept in
 //! abi  errno  sys                       C and the kernel
 //! ```
 //!
@@ -42,6 +43,7 @@ mod errno;
 mod finished;
 mod fork;
 mod helpers;
+mod hints;
 mod libc_fallback;
 mod lio;
 mod lock;

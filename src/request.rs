@@ -76,6 +76,8 @@ pub mod flag {
     pub const RESFD: u32 = 1 << 11;
     /// A file's, at the descriptor's own position: after all others of that kind.
     pub const AT_POSITION: u32 = 1 << 12;
+    /// Submitted by a guess that the descriptor is O_DIRECT (`hints`).
+    pub const GUESSED: u32 = 1 << 13;
     /// A helper tried it once, on a descriptor that knows no RWF_NOWAIT.
     pub const TRIED: u32 = 1 << 9;
     /// A pipe or socket, which its inode tells from all others.
@@ -143,7 +145,7 @@ pub struct Request {
     pub poll: Cell32,
     /// `order`: a write's place between barriers; a barrier's own.
     pub epoch: Cell32,
-    /// `order`: writes that a barrier waits for.
+    /// `order`: writes that a barrier waits for. Of a read by a guess: what it got before it came back.
     pub pending: Cell32,
     /// `order`: the error number of a write that a barrier covers, or 0.
     pub failed: Cell32,

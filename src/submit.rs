@@ -153,6 +153,17 @@ type Way = Result<Option<Handle>, Errno>;
 fn read(engine: &'static Engine, submission: &Submission, taken: &Taken) -> Way {
     let aiocb = submission.aiocb;
     let (fd, mut rest, offset) = (aiocb.fildes(), taken.buffer, aiocb.offset());
+    if offset >= 0
+        && rest.bytes <= LARGE
+        && !submission.form.at_position
+        && engine.polls.is_empty()
+        && engine.hints.may_be_direct(fd)
+    {
+        let handle = new_direct(engine, submission, taken, 0)?;
+        engine.request(number_of(handle)).add(flag::GUESSED);
+        engine.request(number_of(handle)).pending.set(0);
+        return Ok(Some(handle));
+    }
     let flags = match check_transfer(submission, taken, Direction::Read) {
         Ok(flags) => flags,
         Err(errno) => return ended(engine, submission, taken, Err(errno)),
@@ -171,9 +182,10 @@ fn read(engine: &'static Engine, submission: &Submission, taken: &Taken) -> Way 
         }
     }
     if flags & libc::O_DIRECT != 0 {
-        if files::is_memory(fd) {
+        if engine.hints.may_be_memory(fd) && files::is_memory(fd) {
             return ended(engine, submission, taken, copy(submission, taken, Direction::Read));
         }
+        engine.hints.is_direct(fd);
         return new_direct(engine, submission, taken, flags).map(Some);
     }
     // Twice: a read that ends early ended at the end of the file, or of what is cached.

@@ -48,6 +48,7 @@ programs! {
     notify
     notify_thread
     order
+    other_files
     overflow
     pipe
     position
