@@ -9,8 +9,7 @@ use crate::complete::complete;
 use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
 use crate::lock::Blocked;
-use crate::request::{Home, Request, HELD, RUNNING};
-use crate::sys::files::file_size_unlimited;
+use crate::request::{flag, Home, Request, HELD, RUNNING};
 use crate::transfers::{finished_with, transfer_rest};
 use crate::worklist::leave_file;
 
@@ -32,8 +31,7 @@ pub fn run_own(engine: &Engine, blocked: &Blocked, handle: u64) -> bool {
             let Some(file) = engine.files.get(file_number) else {
                 return false;
             };
-            // Beyond RLIMIT_FSIZE a write, or the rest of one, sends SIGXFSZ to the thread that makes it.
-            let here = file.local.get() != 0 && file_size_unlimited();
+            let here = file.local.get() != 0 && request.has(flag::NO_LIMIT);
             if file.busy.get() != 0 || file.queue.first() != number || !here {
                 return false;
             }

@@ -78,6 +78,8 @@ pub mod flag {
     pub const AT_POSITION: u32 = 1 << 12;
     /// Submitted by a guess that the descriptor is O_DIRECT (`hints`).
     pub const GUESSED: u32 = 1 << 13;
+    /// RLIMIT_FSIZE sets no limit: a write sends no SIGXFSZ to the thread that makes it.
+    pub const NO_LIMIT: u32 = 1 << 14;
     /// A helper tried it once, on a descriptor that knows no RWF_NOWAIT.
     pub const TRIED: u32 = 1 << 9;
     /// A pipe or socket, which its inode tells from all others.

@@ -304,6 +304,9 @@ fn write(engine: &'static Engine, submission: &Submission, taken: &Taken) -> Way
     let number = number_of(handle);
     let request = engine.request(number);
     request.identify(status.identity);
+    if here {
+        request.add(flag::NO_LIMIT);
+    }
     let blocked = Blocked::new();
     if !on_file {
         request.note_kind(status.kind);
