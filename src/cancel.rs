@@ -5,6 +5,7 @@ use crate::complete::{complete, release};
 use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::lock::Blocked;
+use crate::observe::{self, Way};
 use crate::order;
 use crate::polls;
 use crate::reap;
@@ -57,6 +58,13 @@ pub fn cancel_all(engine: &Engine, fd: c_int) -> Answer {
 }
 
 fn try_cancel(engine: &Engine, handle: Handle) -> Answer {
+    let aiocb = engine.request(number_of(handle)).aiocb_address();
+    let answer = withdraw(engine, handle);
+    observe::cancel_answered(aiocb, answer as u32);
+    answer
+}
+
+fn withdraw(engine: &Engine, handle: Handle) -> Answer {
     let number = number_of(handle);
     let request = engine.request(number);
     let blocked = Blocked::new();
@@ -87,6 +95,7 @@ fn try_cancel(engine: &Engine, handle: Handle) -> Answer {
     }
     // In no list any more: this thread alone can end it.
     request.set_state(RUNNING);
+    observe::went(request, Way::Cancelled);
     let queue = request.poll.get();
     drop(guard);
     complete(engine, &blocked, number, Err(Errno::CANCELED));

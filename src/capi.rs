@@ -53,7 +53,7 @@ unsafe fn start(aiocb: *mut Aiocb, call: &Call) -> c_int {
         (Ok(Service::Engine(engine)), _) => {
             request.set_opcode(call.opcode);
             let (operation, form) = (call.operation, call.form);
-            answer(submit(engine, &Submission { aiocb: request, operation, notice, batch: 0, form }))
+            answer(submit(engine, &Submission::new(engine, request, operation, notice, 0, form)))
         }
         // SAFETY: this function's own contract.
         (Ok(Service::Libc), Some(libc)) if !notice.is_ours() => unsafe { libc(aiocb) },

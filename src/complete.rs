@@ -10,6 +10,7 @@ use crate::errno::Outcome;
 use crate::finished;
 use crate::lock::Blocked;
 use crate::notify::{self, Notice};
+use crate::observe;
 use crate::order;
 use crate::pool::Number;
 use crate::request::{flag, Operation};
@@ -67,6 +68,7 @@ fn end(engine: &Engine, blocked: &Blocked, number: Number, outcome: Outcome) -> 
     let flags = request.flags.get();
     // SAFETY: the request is not complete until the next line.
     let aiocb = unsafe { AiocbRef::from_address(request.aiocb_address()) };
+    observe::completed(engine, request, outcome);
     aiocb.finish(outcome);
     // SeqCst, after the status: `wake`, rule 1.
     let waiter = request.waiter.swap(0, Ordering::SeqCst);

@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::fork;
 use crate::lock::Blocked;
+use crate::observe::{self, Way};
 use crate::pins::Pins;
 use crate::polls;
 use crate::pool::Number;
@@ -174,6 +175,7 @@ fn without_nowait(engine: &Engine, blocked: &Blocked, handle: Handle) {
         };
     }
     engine.hints.is_memory(request.fd());
+    observe::went(request, Way::AtOnce);
     let outcome = match request.operation().direction() {
         Some(direction) => transfer(direction, request.fd(), request.rest(), request.position()),
         None => Err(Errno::INVAL),

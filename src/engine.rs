@@ -66,6 +66,8 @@ pub struct Engine {
     pub seat: AtomicU32,
     /// Requests that exist: while there are none, the library's threads may end.
     pub live: AtomicU32,
+    /// Requests in flight, counted only while somebody wants the figures (`observe`).
+    pub in_flight: AtomicU64,
     /// Whether the completion thread, and a helper, are there: see `threads`.
     pub alive: [AtomicU32; 2],
     /// The completion thread's thread id, through which helpers reach the program's descriptors.
@@ -106,6 +108,7 @@ impl Engine {
             kick_failed: AtomicU32::new(0),
             seat: AtomicU32::new(0),
             live: AtomicU32::new(0),
+            in_flight: AtomicU64::new(0),
             alive: [AtomicU32::new(0), AtomicU32::new(0)],
             completion_thread: AtomicU32::new(0),
             own_tables: AtomicU32::new(0),

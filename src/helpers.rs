@@ -32,6 +32,7 @@ use crate::direct;
 use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::lock::{Blocked, Guard};
+use crate::observe;
 use crate::order;
 use crate::pins::Pins;
 use crate::polls;
@@ -130,6 +131,7 @@ fn work(engine: &'static Engine, blocked: &Blocked, guard: Guard, pins: &mut Pin
     }
     let at_work = helpers.at_work.iter().filter(|at| at.get() != 0).count() as u32;
     let stand_by_wanted = helpers.threads.get() <= at_work && helpers.threads.get() < helpers.most;
+    observe::helpers_at_work(at_work);
     drop(guard);
     if stand_by_wanted {
         // A refused thread is asked for again with the next job.

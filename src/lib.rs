@@ -21,7 +21,8 @@
 //! abi  errno  sys                       C and the kernel
 //! ```
 //!
-//! (`engine` owns one value of each room's state, so it names them all; it calls none.)
+//! (`engine` owns one value of each room's state, so it names them all; it calls none. `observe` is called from
+//! everywhere and reads what it counts; `settings` are the environment's.)
 
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
@@ -48,6 +49,7 @@ mod libc_fallback;
 mod lio;
 mod lock;
 mod notify;
+mod observe;
 mod order;
 mod own_work;
 mod pins;
@@ -57,6 +59,7 @@ mod process;
 mod reap;
 pub mod request;
 mod ring;
+mod settings;
 mod submit;
 pub mod sys;
 mod threads;

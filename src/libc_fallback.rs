@@ -6,6 +6,8 @@
 
 use crate::abi::{Aiocb, Sigevent};
 use crate::errno::Errno;
+use crate::observe;
+use crate::request::Operation;
 use core::ffi::CStr;
 use libc::{c_int, timespec};
 use once_cell::race::OnceNonZeroUsize;
@@ -60,6 +62,7 @@ fn call(found: Result<usize, Errno>, with: impl FnOnce(usize) -> c_int) -> c_int
 /// # Safety
 /// As `aio_read`.
 pub unsafe fn read(aiocb: *mut Aiocb) -> c_int {
+    observe::fell_back(Operation::Read, aiocb);
     // SAFETY: libc's function of that name and type; the arguments are our caller's.
     call(READ.find(), |f| unsafe {
         core::mem::transmute::<usize, extern "C" fn(*mut Aiocb) -> c_int>(f)(aiocb)
@@ -69,6 +72,7 @@ pub unsafe fn read(aiocb: *mut Aiocb) -> c_int {
 /// # Safety
 /// As `aio_write`.
 pub unsafe fn write(aiocb: *mut Aiocb) -> c_int {
+    observe::fell_back(Operation::Write, aiocb);
     // SAFETY: as in `read`.
     call(WRITE.find(), |f| unsafe {
         core::mem::transmute::<usize, extern "C" fn(*mut Aiocb) -> c_int>(f)(aiocb)
@@ -91,6 +95,7 @@ pub unsafe fn data_sync(aiocb: *mut Aiocb) -> c_int {
 
 unsafe fn fsync(operation: c_int, aiocb: *mut Aiocb) -> c_int {
     type Function = extern "C" fn(c_int, *mut Aiocb) -> c_int;
+    observe::fell_back(if operation == libc::O_SYNC { Operation::Sync } else { Operation::DataSync }, aiocb);
     // SAFETY: as in `read`.
     call(FSYNC.find(), |f| unsafe { core::mem::transmute::<usize, Function>(f)(operation, aiocb) })
 }
@@ -121,6 +126,17 @@ pub unsafe fn cancel(fd: c_int, aiocb: *mut Aiocb) -> c_int {
 /// As `lio_listio`.
 pub unsafe fn listio(mode: c_int, list: *const *const Aiocb, count: c_int, notice: *const Sigevent) -> c_int {
     type Function = extern "C" fn(c_int, *const *const Aiocb, c_int, *const Sigevent) -> c_int;
+    for at in 0..count as usize {
+        // SAFETY: `count` entries by our caller's contract, each NULL or valid.
+        let Some(aiocb) = (unsafe { (*list.add(at)).as_ref() }) else {
+            continue;
+        };
+        match aiocb.aio_lio_opcode {
+            libc::LIO_READ => observe::fell_back(Operation::Read, aiocb),
+            libc::LIO_WRITE => observe::fell_back(Operation::Write, aiocb),
+            _ => {}
+        }
+    }
     match LISTIO.find() {
         // SAFETY: as in `suspend`.
         Ok(f) => unsafe { core::mem::transmute::<usize, Function>(f)(mode, list, count, notice) },

@@ -145,15 +145,23 @@ fn submit_element(
     match aiocb.opcode() & !LIO_VECTORED {
         libc::LIO_READ => {
             let operation = Operation::Read;
-            submit_gathering(engine, &Submission { aiocb, operation, notice, batch, form }, gathered)
+            submit_gathering(
+                engine,
+                &Submission::new(engine, aiocb, operation, notice, batch, form),
+                gathered,
+            )
         }
         libc::LIO_WRITE => {
             let operation = Operation::Write;
-            submit_gathering(engine, &Submission { aiocb, operation, notice, batch, form }, gathered)
+            submit_gathering(
+                engine,
+                &Submission::new(engine, aiocb, operation, notice, batch, form),
+                gathered,
+            )
         }
         _ => {
             let (operation, form) = (Operation::Read, Form::default());
-            let submission = Submission { aiocb, operation, notice, batch, form };
+            let submission = Submission::new(engine, aiocb, operation, notice, batch, form);
             fail(engine, &submission, Errno::INVAL).map(|()| false)
         }
     }

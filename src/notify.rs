@@ -4,6 +4,7 @@ use crate::abi::Sigevent;
 use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::lock::{Blocked, Guard};
+use crate::observe;
 use crate::pool::Number;
 use crate::request::{Home, List, Request, ENDED};
 use crate::sys::files;
@@ -133,6 +134,7 @@ fn kind_of(notice: Notice) -> usize {
 pub fn deliver(engine: &Engine, blocked: &Blocked, number: Number) {
     let request = engine.request(number);
     request.set_state(ENDED);
+    observe::notified(Notice::load(request));
     let delivered = match Notice::load(request) {
         Notice::None => true,
         Notice::Signal { signo, thread, value } => try_signal(signo, thread, value),

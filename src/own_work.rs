@@ -9,6 +9,7 @@ use crate::complete::complete;
 use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
 use crate::lock::Blocked;
+use crate::observe::{self, Way};
 use crate::request::{flag, Home, Request, HELD, RUNNING};
 use crate::transfers::{finished_with, transfer_rest};
 use crate::worklist::leave_file;
@@ -38,6 +39,7 @@ pub fn run_own(engine: &Engine, blocked: &Blocked, handle: u64) -> bool {
             file.busy.set(1);
             file.queue.remove(&engine.requests, number);
             request.set_state(RUNNING);
+            observe::went(request, Way::Waiter);
             drop(guard);
             let outcome = transfer_own(request);
             complete(engine, blocked, number, outcome);
@@ -50,6 +52,7 @@ pub fn run_own(engine: &Engine, blocked: &Blocked, handle: u64) -> bool {
             }
             engine.work.cold.remove(&engine.requests, number);
             request.set_state(RUNNING);
+            observe::went(request, Way::Waiter);
             drop(guard);
             complete(engine, blocked, number, transfer_own(request));
         }

@@ -22,6 +22,7 @@ use crate::complete::complete;
 use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
 use crate::lock::{Blocked, Guard};
+use crate::observe::{self, Way};
 use crate::pool::{Cell32, Cell64, Number, Pool, Slot};
 use crate::request::{flag, Home, List, Request, HELD, RUNNING};
 use crate::sys::aio_abi::{cmd, Iocb};
@@ -212,6 +213,7 @@ pub fn enqueue(engine: &Engine, blocked: &Blocked, number: Number) {
         return;
     };
     request.poll.set(at);
+    observe::went(request, Way::Polled);
     hold(engine, request);
     owe_request(engine, request);
     request.set_state(HELD);

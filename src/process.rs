@@ -5,6 +5,7 @@ use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::fork::{current, make_page};
 use crate::lock::Blocked;
+use crate::observe;
 use crate::ring::{Ring, DEFAULT_REQUESTS};
 use crate::sys::context::io_destroy;
 use crate::sys::threads::{map_zeroed, replace_zeroed};
@@ -68,11 +69,14 @@ fn start() -> Result<Service, Errno> {
     if let Some(service) = decided() {
         return Ok(service);
     }
+    observe::start();
     let Some(engine) = new_engine()? else {
+        observe::context_refused();
         crate::libc_fallback::prepare();
         page.refused.store(1, Ordering::Release);
         return Ok(Service::Libc);
     };
+    observe::engine_started();
     page.engine.store(core::ptr::from_ref(engine).cast_mut(), Ordering::Release);
     Ok(Service::Engine(engine))
 }

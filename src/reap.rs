@@ -5,6 +5,8 @@ use crate::direct;
 use crate::engine::Engine;
 use crate::errno::{from_kernel, Errno};
 use crate::lock::Blocked;
+use crate::notify::Notice;
+use crate::observe;
 use crate::polls;
 use crate::request::{flag, number_of, BOUNCED, SUBMITTING};
 use crate::ring::KICK;
@@ -52,6 +54,7 @@ pub fn process(engine: &Engine, blocked: &Blocked, data: u64, result: i64) {
     }
     if request.has(flag::RESFD) {
         // The kernel has told the eventfd.
+        observe::notified(Notice::load(request));
         request.notice.set(0);
     }
     complete(engine, blocked, number, outcome);

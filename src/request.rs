@@ -135,6 +135,9 @@ pub struct Request {
     pub value: Cell64,
     pub function: Cell64,
     pub attributes: Cell64,
+    /// When it was submitted, while somebody wants the figures; and `observe::Way`.
+    pub started: Cell64,
+    pub way: Cell32,
     /// The lio_listio batch, or 0.
     pub batch: Cell32,
     /// Links of the list that `home` names.

@@ -12,6 +12,7 @@ use crate::errno::{Errno, Outcome};
 use crate::finished;
 use crate::lock::Blocked;
 use crate::notify::{self, Notice};
+use crate::observe::{self, Way as Went};
 use crate::order;
 use crate::polls;
 use crate::pool::Number;
@@ -43,6 +44,23 @@ pub struct Submission {
     /// The lio_listio batch that it belongs to, or 0.
     pub batch: Number,
     pub form: Form,
+    /// When, for `observe`.
+    pub started: u64,
+}
+
+impl Submission {
+    #[inline(always)]
+    pub fn new(
+        engine: &Engine,
+        aiocb: AiocbRef,
+        operation: Operation,
+        notice: Notice,
+        batch: Number,
+        form: Form,
+    ) -> Submission {
+        let started = observe::submitted(engine, operation, aiocb);
+        Submission { aiocb, operation, notice, batch, form, started }
+    }
 }
 
 /// How a transfer names its buffer and its place, beyond what aio_read and aio_write have.
@@ -75,7 +93,7 @@ pub fn check(aiocb: AiocbRef) -> Result<Notice, Errno> {
     };
     if let Err(errno) = checked {
         aiocb.begin(0);
-        aiocb.finish(Err(errno));
+        aiocb.refuse(errno);
     }
     checked
 }
@@ -117,7 +135,8 @@ pub fn submit_gathering<const ROOM: usize>(
         Ok(None) => Ok(crowded),
         Ok(Some(handle)) => Ok(gathered.add(engine, handle)),
         Err(errno) => {
-            aiocb.finish(Err(errno));
+            observe::completed_at_once(engine, submission, Err(errno));
+            aiocb.refuse(errno);
             Err(errno)
         }
     }
@@ -491,11 +510,13 @@ pub fn notify_at_once(engine: &'static Engine, notice: Notice) -> Result<(), Err
 /// Complete before the call returns. Without notification or batch no request was ever needed.
 fn ended(engine: &'static Engine, submission: &Submission, taken: &Taken, outcome: Outcome) -> Way {
     if submission.notice == Notice::None && submission.batch == 0 {
+        observe::completed_at_once(engine, submission, outcome);
         submission.aiocb.finish(outcome);
         finished::add(engine, taken.record.take(), outcome);
         return Ok(None);
     }
     if let (Notice::Eventfd { fd }, 0) = (submission.notice, submission.batch) {
+        observe::completed_at_once(engine, submission, outcome);
         submission.aiocb.finish(outcome);
         finished::add(engine, taken.record.take(), outcome);
         if !notify::try_eventfd(engine, fd) {
@@ -503,11 +524,13 @@ fn ended(engine: &'static Engine, submission: &Submission, taken: &Taken, outcom
             // Its own carrier, and somebody who tries again, where there is still no place.
             return notify_at_once(engine, submission.notice).map(|()| None);
         }
+        observe::notified(submission.notice);
         return Ok(None);
     }
     // What is left of the buffer does not matter any more.
     let number = engine.take_request().ok_or(Errno::AGAIN)?;
     fill_request(engine, submission, taken, number, submission.aiocb.buffer());
+    observe::went(engine.request(number), Went::AtOnce);
     complete(engine, &Blocked::new(), number, outcome);
     Ok(None)
 }
@@ -521,8 +544,10 @@ fn fill_request(
 ) -> Handle {
     let request = engine.request(number);
     let handle = request.begin(number, submission.aiocb, submission.operation, rest);
+    observe::went(request, Went::Kernel);
     request.done.set((taken.buffer.bytes - rest.bytes.min(taken.buffer.bytes)) as u64);
     request.priority.set(submission.aiocb.reqprio() as u32);
+    request.started.set(submission.started);
     request.batch.set(submission.batch);
     request.copy.set(taken.copy.take());
     request.record.set(taken.record.take());

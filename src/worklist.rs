@@ -5,6 +5,7 @@
 
 use crate::engine::Engine;
 use crate::lock::{Blocked, Guard};
+use crate::observe::{self, Way};
 use crate::order::{self, File};
 use crate::pool::{Cell32, Cell64, Number};
 use crate::request::{flag, Home, List, HELD};
@@ -171,6 +172,7 @@ pub fn push_write(engine: &Engine, guard: &Guard, number: Number) {
         return;
     };
     request.add(flag::OFF_RING);
+    observe::went(request, Way::Helper);
     hold(engine, request);
     request.set_state(HELD);
     file.queue.push_back(&engine.requests, number, Home::FileQueue);
@@ -189,6 +191,7 @@ fn list_file(engine: &Engine, number: Number, file: &File) {
 pub fn push_cold(engine: &Engine, guard: &Guard, number: Number) {
     let request = engine.request(number);
     request.add(flag::OFF_RING);
+    observe::went(request, Way::Helper);
     hold(engine, request);
     request.set_state(HELD);
     engine.work.cold.push_back(&engine.requests, number, Home::Cold);
@@ -197,6 +200,7 @@ pub fn push_cold(engine: &Engine, guard: &Guard, number: Number) {
 
 /// Queues anything else that may wait.
 pub fn push_errand(engine: &Engine, guard: &Guard, number: Number) {
+    observe::went(engine.request(number), Way::Helper);
     hold(engine, engine.request(number));
     engine.request(number).set_state(HELD);
     engine.work.errands.push_back(&engine.requests, number, Home::Errand);

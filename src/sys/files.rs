@@ -78,6 +78,26 @@ pub fn is_memory(fd: c_int) -> bool {
     unsafe { syscall(libc::SYS_fcntl, [fd as usize, libc::F_GET_SEALS as usize, 0, 0, 0, 0]) }.is_ok()
 }
 
+/// Whether the descriptor is on a memfd of just this size, which can neither shrink nor grow.
+pub fn is_sealed_memory(fd: c_int, bytes: usize) -> bool {
+    let wanted = (libc::F_SEAL_SHRINK | libc::F_SEAL_GROW) as usize;
+    // SAFETY: no pointer is passed.
+    let seals = unsafe { syscall(libc::SYS_fcntl, [fd as usize, libc::F_GET_SEALS as usize, 0, 0, 0, 0]) };
+    seals.is_ok_and(|seals| seals & wanted == wanted) && size(fd) == Ok(bytes as u64)
+}
+
+/// The file's length.
+fn size(fd: c_int) -> Result<u64, Errno> {
+    let mut status = core::mem::MaybeUninit::<libc::statx>::uninit();
+    let (flags, mask) = (libc::AT_EMPTY_PATH as usize, libc::STATX_SIZE as usize);
+    let arguments = [fd as usize, c"".as_ptr() as usize, flags, mask, status.as_mut_ptr() as usize, 0];
+    // SAFETY: an empty path; the kernel fills the structure on success.
+    unsafe {
+        syscall(libc::SYS_statx, arguments)?;
+        Ok(status.assume_init().stx_size)
+    }
+}
+
 /// A caller's buffer, as numbers. The kernel checks the addresses (EFAULT).
 #[derive(Clone, Copy)]
 pub struct Buffer {

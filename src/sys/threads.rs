@@ -176,6 +176,15 @@ pub fn map_zeroed(bytes: usize) -> Option<core::ptr::NonNull<u8>> {
     core::ptr::NonNull::new(address.ok()? as *mut u8)
 }
 
+/// The first `bytes` of a file, shared with all who have it mapped.
+pub fn map_shared(fd: c_int, bytes: usize) -> Option<core::ptr::NonNull<u8>> {
+    let protection = (libc::PROT_READ | libc::PROT_WRITE) as usize;
+    let arguments = [0, bytes, protection, libc::MAP_SHARED as usize, fd as usize, 0];
+    // SAFETY: a new mapping disturbs no other.
+    let address = unsafe { syscall(libc::SYS_mmap, arguments) };
+    core::ptr::NonNull::new(address.ok()? as *mut u8)
+}
+
 /// Gives back what `map_zeroed` gave.
 ///
 /// # Safety
