@@ -19,6 +19,7 @@
 //!
 //! Everything here is async-signal-safe, but for [`start`].
 
+#[allow(dead_code)] // Some of it is the command's.
 pub mod page;
 
 use crate::abi::{Aiocb, AiocbRef};
@@ -30,13 +31,9 @@ use crate::settings;
 use crate::submit::Submission;
 use crate::sys::files::is_sealed_memory;
 use crate::sys::threads::{map_shared, now};
-use core::ffi::CStr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 pub use page::Way;
 use page::{add, class_of, Page};
-
-/// `page::VARIABLE`, as C wants it.
-const VARIABLE: &CStr = c"AIO_POSIX_STATS";
 
 /// The page to count in, or NULL. Set before the engine is published, never changed after; a forked child has it too.
 static PAGE: AtomicPtr<Page> = AtomicPtr::new(core::ptr::null_mut());
@@ -52,7 +49,7 @@ pub fn start() {
     if !PAGE.load(Ordering::Relaxed).is_null() {
         return;
     }
-    let Some(fd) = settings::variable(VARIABLE).and_then(settings::number) else {
+    let Some(fd) = settings::variable(page::VARIABLE).and_then(settings::number) else {
         return;
     };
     let fd = fd as libc::c_int;

@@ -3,11 +3,11 @@
 //! Compiled into both the library and the command, which must not contain the library: so it imports nothing of either.
 //! A command never reads the page of another version: the head says which it is.
 
+use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// The environment variable that holds the descriptor's number.
-#[allow(dead_code)] // The command's.
-pub const VARIABLE: &str = "AIO_POSIX_STATS";
+pub const VARIABLE: &CStr = c"AIO_POSIX_STATS";
 
 /// The page's first words. The version changes whenever anything below does.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"aioposix");
@@ -94,7 +94,6 @@ pub fn class_of(nanoseconds: u64) -> usize {
 }
 
 /// The first latency beyond a class, in nanoseconds.
-#[allow(dead_code)] // The command's; the library only counts.
 pub fn end_of(class: usize) -> u64 {
     if class < PARTS {
         return class as u64 + 1;

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Action::Worker => worker::run(),
     };
     outcome.unwrap_or_else(|sentence| {
-        eprintln!("aio-posix: {sentence}");
+        words::complain(&sentence);
         ExitCode::FAILURE
     })
 }

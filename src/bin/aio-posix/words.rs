@@ -8,6 +8,11 @@ pub fn plain(error: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
+/// Says on standard error what is wrong. Where that is full or gone, there is nobody left to tell.
+pub fn complain(sentence: &str) {
+    let _ = io::stderr().write_all(format!("aio-posix: {sentence}\n").as_bytes());
+}
+
 /// Writes a result to standard output; where it goes may be full or gone.
 pub fn say(text: &str) -> Result<(), String> {
     let mut output = io::stdout();

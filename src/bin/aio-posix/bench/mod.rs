@@ -13,6 +13,7 @@ mod svg;
 mod table;
 
 use crate::library;
+use crate::words::say;
 use cell::{Cell, CELLS};
 use files::Files;
 use job::Failure;
@@ -72,7 +73,8 @@ fn seconds(text: &str) -> Result<f64, String> {
 pub fn run(options: &Options) -> Result<ExitCode, String> {
     if options.list {
         output::end_with_reader();
-        CELLS.iter().for_each(|cell| println!("{:18} {:22} depth {:?}", cell.name, cell.title, cell.depths));
+        let line = |cell: &Cell| format!("{:18} {:22} depth {:?}\n", cell.name, cell.title, cell.depths);
+        say(&CELLS.iter().map(line).collect::<String>())?;
         return Ok(ExitCode::SUCCESS);
     }
     let library = library::find(options.library.as_deref())?;
@@ -99,9 +101,9 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     }
     output::end_with_reader();
     if options.json {
-        println!("{}", output::json(&rows, &plan, &options.path));
+        say(&format!("{}\n", output::json(&rows, &plan, &options.path)))?;
     } else {
-        output::print(&rows, &plan, &options.path);
+        say(&output::text(&rows, &plan, &options.path))?;
     }
     let failed = rows
         .iter()

@@ -9,25 +9,32 @@ use serde_json::{json, Value};
 use std::io::IsTerminal;
 use std::path::Path;
 
-pub fn print(rows: &[Row], plan: &Plan, directory: &Path) {
+pub fn text(rows: &[Row], plan: &Plan, directory: &Path) -> String {
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    println!("{}", machine::describe(directory));
-    println!("Each figure: the median of {} of {} s", rounds(plan.rounds), plan.seconds);
+    let mut lines = vec![
+        machine::describe(directory),
+        format!("Each figure: the median of {} of {} s", rounds(plan.rounds), plan.seconds),
+    ];
     if let Some(object) = object(rows, Side::Libc) {
-        println!("libc     checked: POSIX AIO is that of {object}; libaio_posix is not there");
+        lines.push(format!("libc     checked: POSIX AIO is that of {object}; libaio_posix is not there"));
     }
     if let Some(object) = object(rows, Side::Library) {
-        println!("library  checked: POSIX AIO is that of {object}");
+        lines.push(format!("library  checked: POSIX AIO is that of {object}"));
     }
-    println!("libaio   its system calls, called directly; io_uring: the io-uring crate");
     let calls = if plan.batch { "all that is ready" } else { "one request, as POSIX AIO does" };
-    println!("         one call of these two submits {calls}");
-    println!("{}", table::tables(rows, colour));
-    print!("{}", chart::bars(rows, colour));
-    println!("x libc, x raw: how many times as good as libc, and as the better of libaio and");
-    println!("io_uring, the library is. noise: from the worst to the best round, of the least");
-    println!("steady side.");
-    table::reasons(rows).iter().for_each(|reason| println!("{reason}"));
+    lines.extend([
+        "libaio   its system calls, called directly; io_uring: the io-uring crate".to_owned(),
+        format!("         one call of these two submits {calls}"),
+        table::tables(rows, colour),
+        format!(
+            "{}x libc, x raw: how many times as good as libc, and as the better of libaio and",
+            chart::bars(rows, colour)
+        ),
+        "io_uring, the library is. noise: from the worst to the best round, of the least".to_owned(),
+        "steady side.".to_owned(),
+    ]);
+    lines.extend(table::reasons(rows));
+    lines.join("\n") + "\n"
 }
 
 fn rounds(count: u32) -> String {

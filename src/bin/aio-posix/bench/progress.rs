@@ -3,6 +3,7 @@
 use super::cell::Side;
 use super::figures::title;
 use super::run::{Plan, Point};
+use crate::words::complain;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ impl Progress {
         // The files have no names and the workers die with us, so there is nothing to clean up but the screen.
         let handler = move || {
             shown.finish_and_clear();
-            eprintln!("aio-posix: interrupted; the test files are gone");
+            complain("interrupted; the test files are gone");
             std::process::exit(130);
         };
         ctrlc::set_handler(handler).map_err(|error| format!("the handler for Ctrl-C: {error}"))?;

@@ -7,7 +7,7 @@ mod probe;
 mod report;
 
 use crate::bench::machine;
-use crate::words::{plain, say};
+use crate::words::{complain, plain, say};
 use context::Context;
 use host::Host;
 use probe::{Kind, Measured, Operation, Place};
@@ -134,7 +134,7 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
         say(&report::text(&host, &findings))
     };
     for sentence in failures {
-        eprintln!("aio-posix: {sentence}");
+        complain(&sentence);
     }
     said?;
     Ok(ExitCode::from(status))

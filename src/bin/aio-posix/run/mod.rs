@@ -1,17 +1,29 @@
 //! `aio-posix run`: a program with the library preloaded, in place of this process.
 //!
-//! The program replaces the command (exec), so its number, terminal, signals and exit status are its own.
+//! The program replaces the command (exec), so its number, terminal, signals and exit status are its own. With
+//! `--stats` it is a child, whose counters the command prints at its end.
 
+mod counters;
+// Shared with the library, which must not be linked in here: see `main`.
+#[allow(dead_code)] // Some of it is the library's.
+#[path = "../../../observe/page.rs"]
+mod page;
 mod program;
+mod report;
+mod supervise;
 
 use crate::library;
-use crate::words::plain;
+use crate::words::{complain, plain};
+use counters::Counters;
 use program::Program;
+use report::Report;
 use std::ffi::{CString, OsStr, OsString};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, ExitStatus};
+use supervise::Signals;
 
 /// What the dynamic linker takes for the end of a name in LD_PRELOAD (ld.so(8)).
 const SEPARATORS: &[u8] = b": \t\n";
@@ -29,13 +41,18 @@ Exit status: the program's, or
 
 /// Run a program with libaio_posix in place of libc's POSIX AIO.
 ///
-/// The program replaces this command: its process number, signals and exit status are its own.
+/// The program replaces this command: its process number, signals and exit status are its own. With --stats it is a
+/// child of this command, which passes signals and the exit status on.
 #[derive(clap::Args)]
 #[command(after_long_help = STATUSES)]
 pub struct Options {
     /// The libaio_posix.so to preload [default: beside this command, in ../lib, or where the dynamic linker looks]
     #[arg(long, value_name = "FILE")]
     library: Option<PathBuf>,
+    /// Print at the program's end what it asked of POSIX AIO, who answered, and whether it gains: on standard error,
+    /// as text or as one line of JSON
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    stats: Option<Format>,
     /// Say on standard error which library is preloaded into which program
     #[arg(long, short)]
     verbose: bool,
@@ -44,19 +61,32 @@ pub struct Options {
     command: Vec<OsString>,
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
 pub fn run(options: &Options) -> Result<ExitCode, String> {
-    let (status, sentence) = match start(options) {
-        Ok(never) => match never {},
-        Err(refusal) => refusal,
-    };
-    eprintln!("aio-posix: {sentence}");
-    Ok(ExitCode::from(status))
+    match start(options) {
+        Ok(status) => {
+            if let Some(signal) = status.signal() {
+                supervise::end_by(signal);
+            }
+            Ok(ExitCode::from(status.code().map_or(FAILED, |code| code as u8)))
+        }
+        Err((status, sentence)) => {
+            complain(&sentence);
+            Ok(ExitCode::from(status))
+        }
+    }
 }
 
 /// An exit status, and the sentence that says why.
 type Refusal = (u8, String);
 
-fn start(options: &Options) -> Result<std::convert::Infallible, Refusal> {
+/// Replaces this process, or gives the status that the program ended with.
+fn start(options: &Options) -> Result<ExitStatus, Refusal> {
     let library = library::find(options.library.as_deref())
         .and_then(|path| library::load(&path))
         .map_err(|sentence| (FAILED, sentence))?;
@@ -70,11 +100,44 @@ fn start(options: &Options) -> Result<std::convert::Infallible, Refusal> {
         .and_then(|program| program.takes_preload())
         .map_err(|sentence| (NOT_RUNNABLE, sentence))?;
     if options.verbose {
-        eprintln!("aio-posix: {} runs with {}", path.display(), library.display());
+        complain(&format!("{} runs with {}", path.display(), library.display()));
     }
     std::env::set_var("LD_PRELOAD", preload);
-    let error = exec(&path, &options.command);
-    Err((NOT_RUNNABLE, format!("{} cannot be run: {}", path.display(), plain(&error))))
+    let cannot = |error| (NOT_RUNNABLE, format!("{} cannot be run: {}", path.display(), plain(&error)));
+    match options.stats {
+        None => Err(cannot(exec(&path, &options.command))),
+        Some(format) => count(&path, &options.command, format, cannot),
+    }
+}
+
+/// Runs the program as a child, and prints what it counted.
+fn count(
+    path: &Path,
+    words: &[OsString],
+    format: Format,
+    cannot: impl Fn(io::Error) -> Refusal,
+) -> Result<ExitStatus, Refusal> {
+    let counters = Counters::new()
+        .map_err(|error| (FAILED, format!("there is no memory to count in: {}", plain(&error))))?;
+    let signals = Signals::block();
+    let mut command = Command::new(path);
+    command
+        .arg0(&words[0])
+        .args(&words[1..])
+        .env(OsStr::from_bytes(page::VARIABLE.to_bytes()), counters.number());
+    let child = signals.start(&mut command).map_err(&cannot)?;
+    let status = signals.wait(&child).map_err(cannot)?;
+    let report = Report::new(counters.page());
+    let name = path
+        .file_name()
+        .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+    let text = match format {
+        Format::Text => report.text(&name),
+        Format::Json => report.json(),
+    };
+    // Where standard error is full or gone there is nobody to tell, and the status is the program's.
+    let _ = io::stderr().write_all(text.as_bytes());
+    Ok(status)
 }
 
 /// The value for LD_PRELOAD: what was there stays, and comes first, so that a sanitizer or a tracer keeps its place.

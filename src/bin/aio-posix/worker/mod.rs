@@ -14,6 +14,7 @@ mod uring;
 
 use crate::bench::cell::{Flow, Learn, Side, Way, Work};
 use crate::bench::job::{outcome_to_line, Failure, Job, Sample};
+use crate::words::say;
 use flow::Sequence;
 use measure::{Span, Tally};
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ pub fn run() -> Result<ExitCode, String> {
     std::io::stdin().read_line(&mut line).map_err(|error| format!("no job on standard input: {error}"))?;
     let job = Job::from_line(&line)
         .ok_or("the worker does not understand its job; `aio-posix bench` starts workers")?;
-    println!("{}", outcome_to_line(&measure(&job)));
+    say(&format!("{}\n", outcome_to_line(&measure(&job))))?;
     Ok(ExitCode::SUCCESS)
 }
 
