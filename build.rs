@@ -7,6 +7,9 @@ fn main() {
     println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libaio_posix.so.0");
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,defs");
+    // Code lies in the file where it lies in memory: perf takes a probe's address for its place in the file, and lld
+    // would have the two a page apart. GNU ld has them equal by itself, and ignores this.
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-z,separate-loadable-segments");
     println!("cargo::rerun-if-changed=src/capi.rs");
     println!("cargo::rerun-if-changed=cbindgen.toml");
     let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
