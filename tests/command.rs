@@ -4,10 +4,10 @@ mod common;
 #[path = "common/installed.rs"]
 mod installed;
 
-use installed::{compile, stderr, stdout, Installation};
+use installed::{compile, refuse, stderr, stdout, Installation};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -193,6 +193,22 @@ fn a_disk_with_no_room_is_said() {
         .output()
         .expect("run the command");
     assert_refused(&output, 1, "No space left on device");
+    // The result of a benchmark, and what it can measure, likewise; and no place even for the sentence that says so.
+    for (arguments, sentences) in [
+        (&["bench", "--list"][..], 1),
+        (&["bench", "--rounds", "1", "--seconds", "0.05", "--cell", "submit-pipe"], 1),
+        (&["bench", "--cell", "none"], 0),
+    ] {
+        let full = || fs::File::options().write(true).open("/dev/full").expect("open /dev/full");
+        let mut command = installation().command();
+        command.args(arguments).current_dir(directory.path()).stdout(full());
+        if sentences == 0 {
+            command.stderr(full());
+        }
+        let output = command.output().expect("run the command");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stderr(&output).lines().count(), sentences, "{arguments:?}: {}", stderr(&output));
+    }
     // Room for less than the file that is written: 100 blocks of 512 bytes.
     let limited = format!("ulimit -f 100; exec \"$0\" check {}", text(directory.path()));
     let command = installation().command();
@@ -227,31 +243,7 @@ fn an_interrupted_measurement_leaves_nothing() {
 fn check_without(call: libc::c_long, error: i32) -> Output {
     let mut command = installation().command();
     command.args(["check", "--json", "/"]);
-    // SAFETY: between fork and exec only two system calls are made, on arrays of the closure's own.
-    unsafe {
-        command.pre_exec(move || {
-            let instruction = |code: u32, jump_true, jump_false, k| libc::sock_filter {
-                code: code as u16,
-                jt: jump_true,
-                jf: jump_false,
-                k,
-            };
-            let mut filter = [
-                // The number is the first word of struct seccomp_data.
-                instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-                instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
-                instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | error as u32),
-                instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
-            ];
-            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-            let failed = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
-                || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) != 0;
-            if failed {
-                return Err(std::io::Error::last_os_error());
-            }
-            Ok(())
-        });
-    }
+    refuse(&mut command, call, error);
     command.output().expect("run the command under a filter")
 }
 

@@ -1,6 +1,7 @@
 //! The library and the command, built as `dist/install` wants them, and installed into directories of the tests' own.
 
 use crate::common;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -71,6 +72,36 @@ pub fn script(name: &str, root: &Path, arguments: &[&str]) -> Output {
         .env("LC_ALL", "C")
         .output()
         .expect("run the script")
+}
+
+/// Puts the command under a seccomp filter that answers one system call with an error number.
+#[allow(dead_code)] // Not by every test binary.
+pub fn refuse(command: &mut Command, call: libc::c_long, error: i32) {
+    // SAFETY: between fork and exec only two system calls are made, on arrays of the closure's own.
+    unsafe {
+        command.pre_exec(move || {
+            let instruction = |code: u32, jump_true, jump_false, k| libc::sock_filter {
+                code: code as u16,
+                jt: jump_true,
+                jf: jump_false,
+                k,
+            };
+            let mut filter = [
+                // The number is the first word of struct seccomp_data.
+                instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+                instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
+                instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | error as u32),
+                instruction(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+            ];
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+            let failed = libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+                || libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &program) != 0;
+            if failed {
+                return Err(std::io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
 }
 
 pub fn stdout(output: &Output) -> String {
