@@ -6,7 +6,7 @@ use serde_json::{json, Value};
 use std::fmt::Write;
 
 /// In the order of the library's operations.
-const OPERATIONS: [&str; 4] = ["read", "write", "fsync", "fdatasync"];
+const OPERATIONS: [&str; 5] = ["read", "write", "fsync", "fdatasync", "mlock"];
 
 /// In the order of `Way`.
 const NAMES: [(&str, &str); WAYS] = [
@@ -36,6 +36,7 @@ pub struct Report {
     helpers: u64,
     signals: u64,
     threads: u64,
+    eventfds: u64,
     unnotified: u64,
     mean: u64,
     percentile: u64,
@@ -68,6 +69,7 @@ impl Report {
             helpers: get(&page.helpers),
             signals: get(&page.signals),
             threads: get(&page.threads),
+            eventfds: get(&page.eventfds),
             unnotified: get(&page.unnotified),
             mean: get(&page.nanoseconds).checked_div(completed).unwrap_or(0),
             percentile: percentile(page, 99),
@@ -117,8 +119,13 @@ impl Report {
             writeln!(text, "{:<46} {:>14}", "  99 of 100 took at most", duration(self.percentile))?;
             writeln!(text, "{:<46} {:>14}", "most requests in flight at once", thousands(self.deepest))?;
             writeln!(text, "{:<46} {:>14}", "most helper threads at work at once", thousands(self.helpers))?;
-            writeln!(text, "{:<46} {:>14}", "notifications by signal", thousands(self.signals))?;
-            writeln!(text, "{:<46} {:>14}", "notifications by thread", thousands(self.threads))?;
+            for (how, count) in
+                [("signal", self.signals), ("thread", self.threads), ("eventfd", self.eventfds)]
+            {
+                if count != 0 {
+                    writeln!(text, "{:<46} {:>14}", format!("notifications by {how}"), thousands(count))?;
+                }
+            }
             writeln!(text, "{:<46} {:>14}", "requests without notification", thousands(self.unnotified))?;
         }
         if self.engines + self.refused > 1 {
@@ -193,7 +200,7 @@ impl Report {
         let whole = json!({
             "requests": self.submitted, "operations": operations, "ways": ways, "completed": self.completed,
             "errors": self.errors, "fallback": self.fallback, "processes": self.engines + self.refused,
-            "deepest": self.deepest, "helpers": self.helpers, "signals": self.signals, "threads": self.threads,
+            "deepest": self.deepest, "helpers": self.helpers, "signals": self.signals, "threads": self.threads, "eventfds": self.eventfds,
             "unnotified": self.unnotified, "mean_ns": self.mean, "p99_ns": self.percentile,
         });
         format!("{whole}\n")
