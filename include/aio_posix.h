@@ -182,7 +182,8 @@ AIO_POSIX_NOTHROW;
 #if defined(__USE_GNU)
 /*
  Hints, taken before the first request: `aio_threads`, the most helper threads (2 to 64); `aio_num`, requests in
- flight for which the kernel's context is made. Ignored afterwards. A GNU extension. Not async-signal-safe.
+ flight for which the kernel's context is made. Ignored afterwards. The variables AIO_POSIX_THREADS
+ and AIO_POSIX_EVENTS say the same for who runs the program, and go before it. A GNU extension. Not async-signal-safe.
 
  # Safety
  `hints` is NULL (ignored) or valid.

@@ -7,8 +7,10 @@ use crate::fork::{current, make_page};
 use crate::lock::Blocked;
 use crate::observe;
 use crate::ring::{Ring, DEFAULT_REQUESTS};
+use crate::settings;
 use crate::sys::context::io_destroy;
 use crate::sys::threads::{map_zeroed, replace_zeroed};
+use core::ffi::CStr;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Who answers this process's calls.
@@ -83,14 +85,9 @@ fn start() -> Result<Service, Errno> {
 
 /// A new engine; its threads start with the first request that needs them. `None`: the kernel refuses a context.
 fn new_engine() -> Result<Option<&'static Engine>, Errno> {
-    let requests = match HINT_REQUESTS.load(Ordering::Relaxed) {
-        0 => DEFAULT_REQUESTS,
-        hint => hint,
-    };
-    let most_helpers = match HINT_THREADS.load(Ordering::Relaxed) {
-        0 => MOST_HELPERS,
-        hint => hint.clamp(2, MOST_HELPERS),
-    };
+    let requests = hinted(c"AIO_POSIX_EVENTS", &HINT_REQUESTS).unwrap_or(DEFAULT_REQUESTS);
+    let most_helpers =
+        hinted(c"AIO_POSIX_THREADS", &HINT_THREADS).map_or(MOST_HELPERS, |hint| hint.clamp(2, MOST_HELPERS));
     let Ok(ring) = Ring::new(requests) else {
         return Ok(None);
     };
@@ -112,6 +109,13 @@ fn new_engine() -> Result<Option<&'static Engine>, Errno> {
     // The completion thread's seat, before anyone can wait.
     engine.waiters.take().ok_or(Errno::AGAIN)?;
     Ok(Some(engine))
+}
+
+/// What who runs the program says, by a variable, or else the program itself, by aio_init. `None`: nothing, or 0, or no
+/// number.
+fn hinted(variable: &CStr, program: &AtomicU32) -> Option<u32> {
+    let said = settings::variable(variable).and_then(settings::number);
+    [said.unwrap_or(0), program.load(Ordering::Relaxed)].into_iter().find(|&hint| hint != 0)
 }
 
 /// Where the last ring of this line of forks is mapped, and its size. Not wiped in a child.

@@ -39,6 +39,7 @@ programs! {
     handlers
     hung_filesystem
     kernel_aio
+    hints
     limits
     lio
     lio_wait
