@@ -92,8 +92,7 @@ fn assert_counted(output: &Output, times: u64) {
     assert!(mean > 0 && percentile > 0, "{said}");
 }
 
-/// Tried by leaving out `count_completed` for requests without a slot, and by counting it after the status (then a
-/// program that ends at once is ahead of its last request, now and then).
+/// Tried without `count_at_once`.
 #[test]
 fn every_request_of_a_program_is_counted() {
     assert_counted(&run("--stats=json", None, |_| {}), 1);
@@ -111,10 +110,9 @@ fn a_program_that_a_child_becomes_is_counted() {
     assert_counted(&run("--stats=json", Some("exec"), |_| {}), 2);
 }
 
-/// Tried without the hooks in `libc_fallback`.
+/// Tried without counting in `fell_back`.
 #[test]
 fn what_libc_answers_is_counted_as_such() {
-    // libc waits for the writes of a pipe behind its reads: it has fewer threads than this program has requests.
     let directory = common::scratch_directory();
     let mut command = installation().command();
     let binary = directory.path().join("program");
@@ -220,7 +218,7 @@ fn counts(binary: &Path, value: &str, page: &Page) -> (bool, String) {
     (page.engines.load(Ordering::Relaxed) != 0, stdout(&output))
 }
 
-/// Each check of `observe::start` was left out once.
+/// Tried without the look at the seals, and at the mark.
 #[test]
 fn only_a_sealed_page_of_ours_is_counted_in() {
     let (_directory, binary) = linked();
@@ -300,8 +298,8 @@ fn probes(data: &[u8]) -> Vec<Probe> {
     found
 }
 
-/// Tried with `finish` not always inlined, whose unused copy left a note for address 0x17; and without
-/// separate-loadable-segments, where perf set the probes in the middle of other instructions.
+/// Tried without separate-loadable-segments, where perf sets the probes in the middle of other instructions. The check
+/// of the segments is for a note that the linker keeps of code that it dropped: `AiocbRef::finish` had one, at 0x17.
 #[test]
 fn the_probes_are_in_the_product() {
     let data = fs::read(common::product_file()).expect("read the product");
