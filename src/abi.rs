@@ -142,10 +142,11 @@ impl AiocbRef {
     }
 
     /// Submission begins: in progress, and no request known yet.
-    pub fn begin(self, epoch: u32) {
+    pub fn begin(self, epoch: u32, record: u32) {
         let aiocb = self.get();
         aiocb.request.store(0, Ordering::Relaxed);
         aiocb.epoch.store(epoch, Ordering::Relaxed);
+        aiocb.record.store(record, Ordering::Relaxed);
         aiocb.returned.store(-1, Ordering::Relaxed);
         // Pairs with `status`: who sees in-progress sees the members above.
         aiocb.status.store(libc::EINPROGRESS, Ordering::Release);
@@ -161,12 +162,7 @@ impl AiocbRef {
         self.get().request.load(Ordering::Acquire)
     }
 
-    /// For `begin`'s caller: see `finished`.
-    pub fn set_record(self, record: u32) {
-        self.get().record.store(record, Ordering::Relaxed);
-    }
-
-    /// What `set_record` stored, or garbage in an aiocb that was never submitted.
+    /// The record given to `begin`, or garbage in an aiocb that was never submitted.
     pub fn record(self) -> u32 {
         self.get().record.load(Ordering::Relaxed)
     }

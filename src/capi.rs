@@ -10,7 +10,8 @@ use crate::notify::Notice;
 use crate::process::{self, decided, service, Service};
 use crate::reap;
 use crate::request::Operation;
-use crate::submit::{check, notify_at_once, submit, Form, Submission};
+use crate::submission::{check, notify_at_once, Form, Submission};
+use crate::submit::submit;
 use crate::sys::files;
 use crate::wait::{deadline_in, next_finished, suspend, Goal};
 use libc::{c_int, ssize_t, timespec};
@@ -53,7 +54,7 @@ unsafe fn start(aiocb: *mut Aiocb, call: &Call) -> c_int {
         (Ok(Service::Engine(engine)), _) => {
             request.set_opcode(call.opcode);
             let (operation, form) = (call.operation, call.form);
-            answer(submit(engine, &Submission::new(engine, request, operation, notice, 0, form)))
+            answer(submit(engine, &mut Submission::new(engine, request, operation, notice, 0, form)))
         }
         // SAFETY: this function's own contract.
         (Ok(Service::Libc), Some(libc)) if !notice.is_ours() => unsafe { libc(aiocb) },
@@ -194,15 +195,19 @@ pub unsafe extern "C" fn aio_return(aiocb: *mut Aiocb) -> ssize_t {
     match unsafe { AiocbRef::new(aiocb) } {
         // -1: in progress, or in a child of who submitted it.
         Some(request) => {
-            if let (true, Some(Service::Engine(engine))) = (request.in_progress(), decided()) {
-                // An eventfd may have told of it before anybody looked.
-                reap::reap_if_any(engine);
-            }
             if request.in_progress() {
-                return -1;
+                // An eventfd may have told of it before anybody looked.
+                if let Some(Service::Engine(engine)) = decided() {
+                    reap::reap_if_any(engine);
+                }
+                if request.in_progress() {
+                    return -1;
+                }
             }
-            if let (true, Some(Service::Engine(engine))) = (request.record() != 0, decided()) {
-                finished::forget(engine, request);
+            if request.record() != 0 {
+                if let Some(Service::Engine(engine)) = decided() {
+                    finished::forget(engine, request);
+                }
             }
             request.returned() as ssize_t
         }

@@ -61,12 +61,11 @@ impl<const ROOM: usize> Gathered<ROOM> {
 }
 
 fn submit_some<const ROOM: usize>(engine: &Engine, handles: &[Handle]) -> (usize, bool) {
-    let first = engine.request(number_of(handles[0]));
     let line = engine.overflowing.load(Ordering::Relaxed);
     let room = if line == 0 { engine.ring.reserve(handles.len() as u32) as usize } else { 0 };
     if room == 0 {
         if tell_ourselves(engine, &Blocked::new(), number_of(handles[0])) {
-            line_up(engine, number_of(handles[0]), first);
+            line_up(engine, number_of(handles[0]), engine.request(number_of(handles[0])));
         }
         return (1, false);
     }
@@ -88,7 +87,7 @@ fn submit_some<const ROOM: usize>(engine: &Engine, handles: &[Handle]) -> (usize
         }
         Err(errno) => {
             engine.ring.release(room as u32);
-            refused(engine, handles[0], first, errno);
+            refused(engine, handles[0], engine.request(number_of(handles[0])), errno);
             (1, false)
         }
     }

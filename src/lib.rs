@@ -9,6 +9,7 @@
 //! ```text
 //! capi                                  contract, parse, one call, one conversion
 //! lio  cancel  wait  submit  process    one room for each thing that a program can ask
+//! submission                            what one is while it is being submitted
 //! completion_thread  threads  callbacks
 //! reap  own_work                        taking events out of the ring; a waiter's own work
 //! helpers  direct  polls                the ways onto the ring, and beside it
@@ -60,6 +61,7 @@ mod reap;
 pub mod request;
 mod ring;
 mod settings;
+mod submission;
 mod submit;
 pub mod sys;
 mod threads;

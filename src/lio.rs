@@ -10,7 +10,8 @@ use crate::notify::Notice;
 use crate::pool::Number;
 use crate::reap;
 use crate::request::Operation;
-use crate::submit::{check, fail, submit_gathering, Form, Submission};
+use crate::submission::{check, Form, Submission};
+use crate::submit::{fail, submit_gathering};
 use crate::wait::{wait, Goal};
 use crate::wake::{owe_request, Batch};
 use core::sync::atomic::Ordering;
@@ -142,27 +143,15 @@ fn submit_element(
     let notice = check(aiocb)?;
     let vectored = aiocb.opcode() & LIO_VECTORED != 0;
     let form = Form { vectored, at_position: false };
-    match aiocb.opcode() & !LIO_VECTORED {
-        libc::LIO_READ => {
-            let operation = Operation::Read;
-            submit_gathering(
-                engine,
-                &Submission::new(engine, aiocb, operation, notice, batch, form),
-                gathered,
-            )
-        }
-        libc::LIO_WRITE => {
-            let operation = Operation::Write;
-            submit_gathering(
-                engine,
-                &Submission::new(engine, aiocb, operation, notice, batch, form),
-                gathered,
-            )
-        }
+    let operation = match aiocb.opcode() & !LIO_VECTORED {
+        libc::LIO_READ => Operation::Read,
+        libc::LIO_WRITE => Operation::Write,
         _ => {
-            let (operation, form) = (Operation::Read, Form::default());
-            let submission = Submission::new(engine, aiocb, operation, notice, batch, form);
-            fail(engine, &submission, Errno::INVAL).map(|()| false)
+            let mut submission =
+                Submission::new(engine, aiocb, Operation::Read, notice, batch, Form::default());
+            return fail(engine, &mut submission, Errno::INVAL).map(|()| false);
         }
-    }
+    };
+    let mut submission = Submission::new(engine, aiocb, operation, notice, batch, form);
+    submit_gathering(engine, &mut submission, gathered)
 }

@@ -28,7 +28,7 @@ use crate::errno::Outcome;
 use crate::notify::Notice;
 use crate::request::{flag, Operation, Request};
 use crate::settings;
-use crate::submit::Submission;
+use crate::submission::Submission;
 use crate::sys::files::is_sealed_memory;
 use crate::sys::threads::{map_shared, now};
 use core::sync::atomic::{AtomicPtr, Ordering};

@@ -1,0 +1,196 @@
+//! What is known of a request while it is being submitted, and the slot that it may get.
+
+use crate::abi::AiocbRef;
+use crate::complete::complete;
+use crate::engine::Engine;
+use crate::errno::{Errno, Outcome};
+use crate::finished;
+use crate::lock::Blocked;
+use crate::notify::{self, Notice};
+use crate::observe::{self, Way as Went};
+use crate::pool::Number;
+use crate::reap;
+use crate::request::{flag, Handle, Operation, Request};
+use crate::sys::files::Buffer;
+use crate::wake::owe_request;
+use core::cell::Cell;
+use libc::c_int;
+
+/// A request that was checked and may be submitted.
+pub struct Submission {
+    pub aiocb: AiocbRef,
+    pub operation: Operation,
+    pub notice: Notice,
+    /// The lio_listio batch that it belongs to, or 0.
+    pub batch: Number,
+    pub form: Form,
+    /// When, for `observe`.
+    pub started: u64,
+    /// From `begin` on: of a vectored request the copy's.
+    pub buffer: Buffer,
+    /// What it has taken of the pools, and a request that is made of it takes over: the copy of the caller's
+    /// iovecs, and what `aio_waitcomplete` will know it by; or 0.
+    copy: Cell<Number>,
+    record: Cell<Number>,
+}
+
+/// How a transfer names its buffer and its place, beyond what aio_read and aio_write have.
+#[derive(Clone, Copy, Default)]
+pub struct Form {
+    /// `aio_buf` is an array of `aio_nbytes` iovecs.
+    pub vectored: bool,
+    /// At the descriptor's own position, not at `aio_offset`.
+    pub at_position: bool,
+}
+
+/// `Some`: to be given to the kernel by the caller; `None`: on its way, or complete.
+pub type Way = Result<Option<Handle>, Errno>;
+
+impl Submission {
+    #[inline(always)]
+    pub fn new(
+        engine: &Engine,
+        aiocb: AiocbRef,
+        operation: Operation,
+        notice: Notice,
+        batch: Number,
+        form: Form,
+    ) -> Submission {
+        let started = observe::submitted(engine, operation, aiocb);
+        let (buffer, copy, record) = (aiocb.buffer(), Cell::new(0), Cell::new(0));
+        Submission { aiocb, operation, notice, batch, form, started, buffer, copy, record }
+    }
+
+    /// The aiocb is in progress from here on. EINVAL, EAGAIN: `Copies::copy`, or memory is out.
+    #[inline(always)]
+    pub fn begin(&mut self, engine: &Engine) -> Result<(), Errno> {
+        let record = finished::reserve(engine, self.aiocb)?;
+        self.record.set(record);
+        self.aiocb.begin(engine.epoch, record);
+        if self.form.vectored {
+            // SAFETY: the contract of aio_readv and its kin.
+            let (buffer, copy) = unsafe { engine.copies.copy(self.aiocb.buffer()) }?;
+            self.buffer = buffer;
+            self.copy.set(copy);
+        }
+        Ok(())
+    }
+
+    /// Gives back what no request took over.
+    #[inline(always)]
+    pub fn end(&self, engine: &Engine) {
+        if self.copy.get() | self.record.get() != 0 {
+            engine.copies.give(self.copy.take());
+            finished::give_back(engine, self.record.take());
+        }
+    }
+}
+
+/// `aio_reqprio`'s range (AIO_PRIO_DELTA_MAX, as glibc's).
+pub const MOST_REQPRIO: c_int = 20;
+
+/// Checks what makes a submitting call itself fail: EINVAL for the priority or the signal number.
+/// The aiocb then holds EINVAL.
+pub fn check(aiocb: AiocbRef) -> Result<Notice, Errno> {
+    let checked = match aiocb.reqprio() {
+        0..=MOST_REQPRIO => Notice::parse(&aiocb.sigevent()),
+        _ => Err(Errno::INVAL),
+    };
+    if let Err(errno) = checked {
+        aiocb.begin(0, 0);
+        aiocb.refuse(errno);
+    }
+    checked
+}
+
+/// A request slot for the submission: `SUBMITTING`, findable from the aiocb. Of its buffer `rest` is left.
+pub fn new_request(
+    engine: &'static Engine,
+    submission: &Submission,
+    flags: c_int,
+    rest: Buffer,
+) -> Result<(Handle, &'static Request), Errno> {
+    let number = engine.take_request().ok_or(Errno::AGAIN)?;
+    let request = engine.request(number);
+    let handle = fill_request(request, submission, number, rest);
+    if flags & libc::O_NONBLOCK != 0 {
+        request.add(flag::NONBLOCK);
+    }
+    if submission.notice != Notice::None {
+        owe_request(engine, request);
+    }
+    submission.aiocb.attach(handle);
+    Ok((handle, request))
+}
+
+/// As `new_request`, for what goes straight to the kernel: which tells an eventfd itself, without
+/// any thread of ours.
+pub fn new_direct(
+    engine: &'static Engine,
+    submission: &Submission,
+    flags: c_int,
+) -> Result<(Handle, &'static Request), Errno> {
+    if !matches!(submission.notice, Notice::Eventfd { .. }) {
+        let (handle, request) = new_request(engine, submission, flags, submission.buffer)?;
+        request.add(flag::NOWAIT);
+        return Ok((handle, request));
+    }
+    let number = engine.take_request_alone().ok_or(Errno::AGAIN)?;
+    let request = engine.request(number);
+    let handle = fill_request(request, submission, number, submission.buffer);
+    request.add(flag::NOWAIT | flag::RESFD);
+    submission.aiocb.attach(handle);
+    Ok((handle, request))
+}
+
+/// A notification without a request. EAGAIN: memory is out.
+pub fn notify_at_once(engine: &'static Engine, notice: Notice) -> Result<(), Errno> {
+    let carrier = engine.take_request().ok_or(Errno::AGAIN)?;
+    let request = engine.request(carrier);
+    request.begin_carrier();
+    notice.store(request);
+    notify::deliver(engine, &Blocked::new(), carrier);
+    Ok(())
+}
+
+/// Complete before the call returns. Without notification or batch no request was ever needed.
+pub fn ended(engine: &'static Engine, submission: &Submission, outcome: Outcome) -> Way {
+    if submission.notice == Notice::None && submission.batch == 0 {
+        observe::completed_at_once(engine, submission, outcome);
+        submission.aiocb.finish(outcome);
+        finished::add(engine, submission.record.take(), outcome);
+        return Ok(None);
+    }
+    if let (Notice::Eventfd { fd }, 0) = (submission.notice, submission.batch) {
+        observe::completed_at_once(engine, submission, outcome);
+        submission.aiocb.finish(outcome);
+        finished::add(engine, submission.record.take(), outcome);
+        if !notify::try_eventfd(engine, fd) {
+            reap::reap_if_any(engine);
+            // Its own carrier, and somebody who tries again, where there is still no place.
+            return notify_at_once(engine, submission.notice).map(|()| None);
+        }
+        observe::notified(submission.notice);
+        return Ok(None);
+    }
+    // What is left of the buffer does not matter any more.
+    let number = engine.take_request().ok_or(Errno::AGAIN)?;
+    let request = engine.request(number);
+    fill_request(request, submission, number, submission.aiocb.buffer());
+    observe::went(request, Went::AtOnce);
+    complete(engine, &Blocked::new(), number, outcome);
+    Ok(None)
+}
+
+fn fill_request(request: &Request, submission: &Submission, number: Number, rest: Buffer) -> Handle {
+    let handle = request.begin(number, submission.aiocb, submission.operation, rest);
+    observe::went(request, Went::Kernel);
+    request.done.set((submission.buffer.bytes - rest.bytes.min(submission.buffer.bytes)) as u64);
+    request.priority.set(submission.aiocb.reqprio() as u32);
+    request.started.set(submission.started);
+    request.batch.set(submission.batch);
+    request.copy.set(submission.copy.take());
+    request.record.set(submission.record.take());
+    submission.notice.store(request);
+    handle
+}
