@@ -114,7 +114,7 @@ fn retry_kick(engine: &Engine) -> bool {
 fn deliver(engine: &'static Engine, blocked: &Blocked) -> bool {
     notify::deliver_outbox(engine, blocked, |notice| match notice {
         Notice::None => true,
-        Notice::Signal { signo, thread, value } => notify::try_signal(signo, thread, value),
+        Notice::Signal { signo, thread, value } => notify::try_signal(engine, signo, thread, value),
         Notice::Thread { function, value, attributes } => callbacks::run(engine, function, value, attributes),
         Notice::Eventfd { fd } => {
             notify::try_eventfd(engine, fd) || {

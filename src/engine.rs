@@ -43,6 +43,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub struct Engine {
     pub ring: Ring,
+    /// The process that the engine is of: a forked child has another engine.
+    pub process: i32,
     /// Which engine of this line of forks: stored in aiocbs, so that a child knows its parent's.
     pub epoch: u32,
     pub requests: Pool<Request>,
@@ -94,6 +96,7 @@ impl Engine {
     pub fn new(ring: Ring, epoch: u32, most_helpers: u32) -> Engine {
         Engine {
             ring,
+            process: crate::sys::threads::process_id(),
             epoch,
             requests: Pool::new(),
             waiters: Pool::new(),

@@ -137,7 +137,7 @@ pub fn deliver(engine: &Engine, blocked: &Blocked, number: Number) {
     observe::notified(Notice::load(request));
     let delivered = match Notice::load(request) {
         Notice::None => true,
-        Notice::Signal { signo, thread, value } => try_signal(signo, thread, value),
+        Notice::Signal { signo, thread, value } => try_signal(engine, signo, thread, value),
         Notice::Thread { .. } => false,
         // In a helper's own table the number is another file's, or nobody's.
         Notice::Eventfd { fd } => blocked.sees_descriptors() && try_eventfd(engine, fd),
@@ -154,8 +154,8 @@ pub fn deliver(engine: &Engine, blocked: &Blocked, number: Number) {
 
 /// False: the queue of pending signals is full, try again later. A thread that is gone, or a signal that
 /// may not be sent, is nobody to tell.
-pub fn try_signal(signo: c_int, thread: Option<c_int>, value: usize) -> bool {
-    queue_signal(signo, thread, value) != Err(Errno::AGAIN)
+pub fn try_signal(engine: &Engine, signo: c_int, thread: Option<c_int>, value: usize) -> bool {
+    queue_signal(engine.process, signo, thread, value) != Err(Errno::AGAIN)
 }
 
 /// Adds one to an eventfd. False: the ring has no place to do it by, try again later. What is no eventfd (any

@@ -153,6 +153,26 @@ pub fn notify_at_once(engine: &'static Engine, notice: Notice) -> Result<(), Err
     Ok(())
 }
 
+/// Tells of a request that is complete, from the call that submitted it: no slot and no thread is needed, but where
+/// nobody can be told yet.
+fn tell_here(engine: &'static Engine, notice: Notice) -> Result<(), Errno> {
+    let told = match notice {
+        Notice::Signal { signo, thread, value } => notify::try_signal(engine, signo, thread, value),
+        Notice::Eventfd { fd } => {
+            notify::try_eventfd(engine, fd) || {
+                reap::reap_if_any(engine);
+                notify::try_eventfd(engine, fd)
+            }
+        }
+        _ => false,
+    };
+    if !told {
+        return notify_at_once(engine, notice);
+    }
+    observe::notified(notice);
+    Ok(())
+}
+
 /// Complete before the call returns. Without notification or batch no request was ever needed.
 pub fn ended(engine: &'static Engine, submission: &Submission, outcome: Outcome) -> Way {
     if submission.notice == Notice::None && submission.batch == 0 {
@@ -161,17 +181,12 @@ pub fn ended(engine: &'static Engine, submission: &Submission, outcome: Outcome)
         finished::add(engine, submission.record.take(), outcome);
         return Ok(None);
     }
-    if let (Notice::Eventfd { fd }, 0) = (submission.notice, submission.batch) {
+    let told_here = matches!(submission.notice, Notice::Eventfd { .. } | Notice::Signal { .. });
+    if told_here && submission.batch == 0 {
         observe::completed_at_once(engine, submission, outcome);
         submission.aiocb.finish(outcome);
         finished::add(engine, submission.record.take(), outcome);
-        if !notify::try_eventfd(engine, fd) {
-            reap::reap_if_any(engine);
-            // Its own carrier, and somebody who tries again, where there is still no place.
-            return notify_at_once(engine, submission.notice).map(|()| None);
-        }
-        observe::notified(submission.notice);
-        return Ok(None);
+        return tell_here(engine, submission.notice).map(|()| None);
     }
     // What is left of the buffer does not matter any more.
     let number = engine.take_request().ok_or(Errno::AGAIN)?;

@@ -79,19 +79,24 @@ struct QueuedInfo {
 }
 const _: () = assert!(size_of::<QueuedInfo>() == 128);
 
+/// `getpid(2)`.
+pub fn process_id() -> c_int {
+    // SAFETY: getpid takes and touches nothing.
+    unsafe { syscall(libc::SYS_getpid, [0; 6]) }.unwrap_or(0) as c_int
+}
+
 /// Queues `signal` with si_code SI_ASYNCIO and `value`, to the process or to one of its threads.
 /// EAGAIN: the queue of pending signals is full. EINVAL, ESRCH: no such signal or thread.
-pub fn queue_signal(signal: c_int, thread: Option<c_int>, value: usize) -> Result<(), Errno> {
-    // SAFETY: getpid and getuid take and touch nothing.
-    let (pid, uid) = unsafe {
-        (syscall(libc::SYS_getpid, [0; 6]).unwrap_or(0), syscall(libc::SYS_getuid, [0; 6]).unwrap_or(0))
-    };
+pub fn queue_signal(process: c_int, signal: c_int, thread: Option<c_int>, value: usize) -> Result<(), Errno> {
+    // SAFETY: getuid takes and touches nothing. Asked each time: setuid(2) may have changed it.
+    let uid = unsafe { syscall(libc::SYS_getuid, [0; 6]) }.unwrap_or(0);
+    let pid = process as usize;
     let info = QueuedInfo {
         signo: signal,
         errno: 0,
         code: libc::SI_ASYNCIO,
         pad: 0,
-        pid: pid as c_int,
+        pid: process,
         uid: uid as u32,
         value,
         rest: [0; 12],
