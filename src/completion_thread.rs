@@ -33,9 +33,7 @@ pub fn run(engine: &'static Engine) {
             continue;
         };
         seat.word.store(AWAKE, Ordering::SeqCst);
-        polls::drive_handed(engine, &blocked);
-        let kicked = retry_kick(engine);
-        let retry = !deliver(engine, &blocked) || !kicked;
+        let retry = !do_chores(engine, &blocked);
         let owed = engine.owed.load(Ordering::SeqCst) != 0;
         let stalled = is_stalled(engine);
         if owed && try_lead(engine, me) || stalled && take_over(engine, me) {
@@ -87,18 +85,27 @@ fn lead(engine: &'static Engine, blocked: &Blocked, seat: &Waiter, mut retry: bo
             reap::process(engine, blocked, event.data, event.res);
         }
         worklist::call_for_line(engine, blocked);
-        polls::drive_handed(engine, blocked);
-        retry = !deliver(engine, blocked);
+        retry = !do_chores(engine, blocked);
         if engine.leader.load(Ordering::SeqCst) != me {
             return;
         }
     }
 }
 
+/// Does what others left for this thread. False: some of it could not be done yet.
+fn do_chores(engine: &'static Engine, blocked: &Blocked) -> bool {
+    polls::drive_handed(engine, blocked);
+    let kicked = retry_kick(engine);
+    let armed = polls::rearm_watch(engine, blocked);
+    deliver(engine, blocked) && kicked && armed
+}
+
 /// Whether somebody left something for this thread.
 fn has_work(engine: &Engine, blocked: &Blocked) -> bool {
     let guard = engine.lock.lock(blocked);
-    !notify::is_outbox_empty(engine, &guard) || polls::has_handed(engine, &guard)
+    !notify::is_outbox_empty(engine, &guard)
+        || polls::has_handed(engine, &guard)
+        || polls::is_watch_unarmed(engine, &guard)
 }
 
 /// A leader that could not be woken (`Ring::kick`) is woken as soon as it can be. False: not yet.

@@ -15,7 +15,7 @@ mod errand;
 mod watch;
 
 pub use errand::run_errand;
-pub use watch::watch_event;
+pub use watch::{is_watch_unarmed, rearm_watch, watch_event};
 
 use crate::admission::is_still_open;
 use crate::complete::complete;

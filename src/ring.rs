@@ -140,12 +140,29 @@ impl Ring {
         self.submit(&mut [core::ptr::from_mut(iocb)]).map(|_| ())
     }
 
+    /// Submits one of the library's own, on which others wait: once more when the kernel is short of memory for it.
+    fn insist(&self, iocb: *mut Iocb) -> Result<(), Errno> {
+        let mut answer = Ok(());
+        for _ in 0..ATTEMPTS {
+            answer = self.submit(&mut [iocb]).map(|_| ());
+            if answer != Err(Errno::AGAIN) {
+                break;
+            }
+        }
+        answer
+    }
+
+    /// As `insist`, of one that is gone afterwards.
+    pub fn submit_own(&self, iocb: &mut Iocb) -> Result<(), Errno> {
+        self.insist(iocb)
+    }
+
     /// Submits `iocb` from a place that stays: io_cancel knows a request by the address it came from.
     pub fn submit_from(&self, place: *const Iocb, iocb: Iocb) -> Result<(), Errno> {
         let place = place.cast_mut();
         // SAFETY: `polls::Queue` has 64 aligned bytes there that nothing else reads as values.
         unsafe { place.write(iocb) };
-        self.submit(&mut [place]).map(|_| ())
+        self.insist(place)
     }
 
     /// Asks the kernel to end a poll early. `iocb` is where it was submitted from.
@@ -195,7 +212,7 @@ impl Ring {
     /// can tell, without a race, that the number still is an eventfd and not a file with somebody's data.
     /// EAGAIN: no place in the ring.
     pub fn add_one(&self, eventfd: i32) -> Result<(), Errno> {
-        self.submit_one(&mut Iocb {
+        self.submit_own(&mut Iocb {
             data: KICK,
             opcode: cmd::POLL,
             fildes: eventfd as u32,
@@ -217,7 +234,7 @@ impl Ring {
     }
 
     fn kick_by(&self, fd: i32) -> Result<(), Errno> {
-        self.submit_one(&mut Iocb {
+        self.submit_own(&mut Iocb {
             data: KICK,
             opcode: cmd::POLL,
             fildes: fd as u32,
@@ -226,6 +243,9 @@ impl Ring {
         })
     }
 }
+
+/// How often the library's own submissions are tried.
+const ATTEMPTS: u32 = 3;
 
 const KICK_EVENTS: i16 = libc::POLLIN | libc::POLLOUT;
 /// Descriptors that are looked at for a ready one.

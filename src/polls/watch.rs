@@ -5,9 +5,10 @@ use super::{
 };
 use crate::engine::Engine;
 use crate::errno::Errno;
-use crate::lock::Blocked;
+use crate::lock::{Blocked, Guard};
 use crate::sys::aio_abi::{cmd, Iocb};
 use crate::sys::files;
+use crate::wake::{wake, COMPLETION_THREAD};
 
 /// What the instance is to watch a descriptor for: both directions have a queue, perhaps.
 fn watched_events(polls: &PollTable, bucket: usize, fd: u32) -> i16 {
@@ -47,7 +48,8 @@ pub(super) fn watch(engine: &Engine, queue: &Queue) -> bool {
         return false;
     }
     polls.watched.set(polls.watched.get() + 1);
-    arm_watch(engine)
+    arm_watch(engine);
+    true
 }
 
 /// The queue of a cancelled request is not watched any more; the other direction of its descriptor is.
@@ -72,7 +74,25 @@ fn renew(polls: &PollTable) -> bool {
     true
 }
 
-fn arm_watch(engine: &Engine) -> bool {
+/// Has the ring tell of the instance. Where it cannot be armed now the completion thread tries again.
+fn arm_watch(engine: &Engine) {
+    if !try_arm(engine) {
+        wake(engine, COMPLETION_THREAD);
+    }
+}
+
+/// For the completion thread: arms what could not be armed. False: it still cannot.
+pub fn rearm_watch(engine: &Engine, blocked: &Blocked) -> bool {
+    let _guard = engine.lock.lock(blocked);
+    engine.polls.watched.get() == 0 || try_arm(engine)
+}
+
+/// Whether `rearm_watch` has something to do. With the lock held.
+pub fn is_watch_unarmed(engine: &Engine, _: &Guard) -> bool {
+    engine.polls.watched.get() != 0 && engine.polls.watch_armed.get() == 0
+}
+
+fn try_arm(engine: &Engine) -> bool {
     let polls = &engine.polls;
     if polls.watch_armed.get() != 0 {
         return true;
@@ -85,7 +105,7 @@ fn arm_watch(engine: &Engine) -> bool {
         buf: libc::POLLIN as u64,
         ..Iocb::default()
     };
-    let armed = engine.ring.submit_one(&mut { iocb }).is_ok();
+    let armed = engine.ring.submit_own(&mut { iocb }).is_ok();
     polls.watch_armed.set(u32::from(armed));
     armed
 }

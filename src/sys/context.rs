@@ -88,8 +88,15 @@ pub fn probe(context: ContextId) -> Result<(), Errno> {
     let zero = timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: no iocb, no room for events, a live time-out, no mask.
     unsafe {
-        syscall(libc::SYS_io_submit, [context, 0, 0, 0, 0, 0])?;
-        syscall(SYS_IO_PGETEVENTS, [context, 0, 0, 0, &raw const zero as usize, 0])?;
+        match syscall(libc::SYS_io_submit, [context, 0, 0, 0, 0, 0]) {
+            // Allowed, but not now.
+            Ok(_) | Err(Errno::AGAIN) => {}
+            Err(errno) => return Err(errno),
+        }
+        match syscall(SYS_IO_PGETEVENTS, [context, 0, 0, 0, &raw const zero as usize, 0]) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
     }
     Ok(())
 }
