@@ -9,7 +9,7 @@ use crate::observe::{self, Way};
 use crate::order;
 use crate::polls;
 use crate::reap;
-use crate::request::{find, number_of, Handle, Home, ENDED, FREE, HELD, RUNNING};
+use crate::request::{find, flag, number_of, Handle, Home, ENDED, FREE, HELD, RUNNING};
 use crate::worklist;
 use core::sync::atomic::Ordering;
 use libc::c_int;
@@ -69,8 +69,11 @@ fn withdraw(engine: &Engine, handle: Handle) -> Answer {
     let request = engine.request(number);
     let blocked = Blocked::new();
     let mut guard = engine.lock.lock(&blocked);
-    // Another thread just tries whether the pipe has something: that takes no time, and says which it is.
-    while request.is(handle) && request.state() == RUNNING && request.home() == Home::Poll {
+    // Another thread just tries whether the pipe has something, or cancels it: that takes no time, and says which it is.
+    while request.is(handle)
+        && request.state() == RUNNING
+        && (request.home() == Home::Poll || request.has(flag::CANCELED))
+    {
         drop(guard);
         std::thread::yield_now();
         guard = engine.lock.lock(&blocked);
@@ -94,6 +97,7 @@ fn withdraw(engine: &Engine, handle: Handle) -> Answer {
         Home::None => return Answer::NotCanceled,
     }
     // In no list any more: this thread alone can end it.
+    request.add(flag::CANCELED);
     request.set_state(RUNNING);
     observe::went(request, Way::Cancelled);
     let queue = request.poll.get();

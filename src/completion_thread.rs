@@ -94,7 +94,7 @@ fn lead(engine: &'static Engine, blocked: &Blocked, seat: &Waiter, mut retry: bo
 
 /// Does what others left for this thread. False: some of it could not be done yet.
 fn do_chores(engine: &'static Engine, blocked: &Blocked) -> bool {
-    polls::drive_handed(engine, blocked);
+    polls::watch_unwatched(engine, blocked);
     let kicked = retry_kick(engine);
     let armed = polls::rearm_watch(engine, blocked);
     deliver(engine, blocked) && kicked && armed
@@ -104,7 +104,7 @@ fn do_chores(engine: &'static Engine, blocked: &Blocked) -> bool {
 fn has_work(engine: &Engine, blocked: &Blocked) -> bool {
     let guard = engine.lock.lock(blocked);
     !notify::is_outbox_empty(engine, &guard)
-        || polls::has_handed(engine, &guard)
+        || polls::has_unwatched(engine, &guard)
         || polls::is_watch_unarmed(engine, &guard)
 }
 

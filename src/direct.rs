@@ -209,7 +209,7 @@ pub fn take_back(engine: &Engine, blocked: &Blocked, number: Number) {
                 kind => {
                     request.advance(got);
                     request.note_kind(kind);
-                    polls::enqueue(engine, blocked, number);
+                    polls::enqueue(engine, blocked, number, false);
                 }
             }
         }

@@ -64,7 +64,14 @@ pub fn helper_thread(engine: &'static Engine) {
     let mut lingered = LINGERS;
     let mut stuck = false;
     loop {
+        if polls::drive_ready(engine, &blocked, &mut pins) {
+            lingered = 0;
+            continue;
+        }
         let guard = engine.lock.lock(&blocked);
+        if polls::has_ready(engine) {
+            continue;
+        }
         if helpers.working.get() == 0 || stuck {
             if let Some(job) = helpers.pop(engine) {
                 work(engine, &blocked, guard, &mut pins, job);

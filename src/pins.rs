@@ -19,6 +19,11 @@ use crate::sys::tables;
 use core::sync::atomic::Ordering;
 use libc::c_int;
 
+/// `Engine::own_tables`: nobody knows yet; helpers have descriptor tables of their own; they cannot.
+const UNKNOWN: u32 = 0;
+const OWN_TABLES: u32 = 1;
+pub const NO_OWN_TABLES: u32 = 2;
+
 /// Transfers of more bytes take long enough that somebody notices.
 const LONG: usize = 1 << 20;
 
@@ -43,14 +48,14 @@ impl Pins {
     /// the program's table and finds out; later ones may come from a helper, whose table is not the program's.
     pub fn new(engine: &Engine) -> Pins {
         let thread = engine.completion_thread.load(Ordering::Relaxed) as c_int;
-        if engine.own_tables.load(Ordering::Relaxed) == 0 {
+        if engine.own_tables.load(Ordering::Relaxed) == UNKNOWN {
             let may = tables::may_copy_descriptors(thread) && tables::leave_shared_table().is_ok();
-            engine.own_tables.store(if may { 1 } else { 2 }, Ordering::Relaxed);
-        } else if engine.own_tables.load(Ordering::Relaxed) == 1 {
+            engine.own_tables.store(if may { OWN_TABLES } else { NO_OWN_TABLES }, Ordering::Relaxed);
+        } else if engine.own_tables.load(Ordering::Relaxed) == OWN_TABLES {
             // What was allowed once is allowed now; a copy of a helper's table would hold its files open.
             let _ = tables::leave_shared_table();
         }
-        let own = engine.own_tables.load(Ordering::Relaxed) == 1;
+        let own = engine.own_tables.load(Ordering::Relaxed) == OWN_TABLES;
         Pins { table: own.then(|| tables::open_process(thread).unwrap_or(-1)), held: None }
     }
 

@@ -2,8 +2,11 @@
 //! waiting, and where that fails let the kernel tell when to try again (IOCB_CMD_POLL in the shared ring).
 //!
 //! Each pipe or socket has a queue per direction, first come first served: reads never hold back
-//! writes. What shares its inode with others (eventfds) has one per descriptor. Only the head of a queue is ever tried; while a thread tries it the queue is `busy`
-//! and others only append. No thread waits here, however many queues are idle.
+//! writes. What shares its inode with others (eventfds) has one per descriptor. Only the head of a queue is ever
+//! tried; while a thread tries it the queue is `busy` and others only append. No thread waits here, however many queues are idle.
+//!
+//! Only the submitting call tries by the descriptor's number; later attempts are made by helpers,
+//! through a copy of which they know that it is the request's file (`attempt`).
 //!
 //! A poll takes a place in the ring for as long as it is armed. So at most half the ring is given
 //! to them; further queues share one epoll instance, which takes a single place (`watch`). So do terminals and
@@ -11,26 +14,31 @@
 //!
 //! All of it is guarded by the engine's lock, except the transfer itself.
 
+mod attempt;
 mod errand;
+mod lines;
 mod watch;
 
 pub use errand::run_errand;
+pub use lines::{drive_ready, has_ready, has_unwatched, watch_unwatched};
 pub use watch::{is_watch_unarmed, rearm_watch, watch_event};
 
-use crate::admission::is_still_open;
 use crate::complete::complete;
 use crate::engine::Engine;
-use crate::errno::{Errno, Outcome};
+use crate::errno::Errno;
 use crate::lock::{Blocked, Guard};
 use crate::observe::{self, Way};
+use crate::pins::NO_OWN_TABLES;
 use crate::pool::{Cell32, Cell64, Number, Pool, Slot};
-use crate::request::{flag, Home, List, Request, HELD, RUNNING};
+use crate::request::{flag, Home, List, HELD, RUNNING};
 use crate::sys::aio_abi::{cmd, Iocb};
-use crate::sys::files::{self, transfer_nowait, Direction, Identity};
-use crate::sys::threads::{discard_pending, is_pending};
-use crate::wake::{hold, owe_request, wake, COMPLETION_THREAD};
+use crate::sys::files::{Direction, Identity};
+use crate::wake::{hold, owe_request};
 use crate::worklist;
+use attempt::{attempt, Attempt, Reach};
 use core::sync::atomic::{AtomicU32, Ordering};
+use libc::c_int;
+use lines::{give_to_completion_thread, give_to_helpers, helpers_can, Line};
 
 /// The highest bit of an event's `data`: it belongs to a queue here, whose number is the low half.
 pub const POLL_EVENT: u64 = 1 << 63;
@@ -55,7 +63,7 @@ pub struct Queue {
     busy: Cell32,
     /// Where the kernel's answer will come from: 0 nowhere, or `ARMED_*`.
     armed: Cell32,
-    /// 1 while it stands in `PollTable::handed`, and the next one there.
+    /// 1 while it stands in one of `PollTable`'s lines, and the next one there.
     handed: Cell32,
     next_handed: Cell32,
     futile: Cell32,
@@ -106,9 +114,10 @@ pub struct PollTable {
     watch: Cell32,
     watch_armed: Cell32,
     watched: Cell32,
-    /// Queues that a helper gave to the completion thread, linked by `next_handed`: a helper with
-    /// a descriptor table of its own cannot try or arm them.
-    handed: Cell32,
+    /// For helpers to go on with.
+    ready: Line,
+    /// For the completion thread to watch: helpers with a descriptor table of their own have no epoll instance.
+    unwatched: Line,
 }
 
 fn bucket_of(identity: Identity) -> usize {
@@ -131,7 +140,8 @@ impl Default for PollTable {
             watch: Cell32::default(),
             watch_armed: Cell32::default(),
             watched: Cell32::default(),
-            handed: Cell32::default(),
+            ready: Line::default(),
+            unwatched: Line::default(),
         }
     }
 }
@@ -195,9 +205,9 @@ impl PollTable {
     }
 }
 
-/// Puts an identified request at the end of its descriptor's queue, and tries if it is alone there.
-/// Any thread, signals blocked; async-signal-safe.
-pub fn enqueue(engine: &Engine, blocked: &Blocked, number: Number) {
+/// Puts an identified request at the end of its descriptor's queue. Alone there it is tried at once: right here, if this
+/// is the `submitting` call. Any thread, signals blocked; async-signal-safe.
+pub fn enqueue(engine: &Engine, blocked: &Blocked, number: Number, submitting: bool) {
     let request = engine.request(number);
     let Some(direction) = request.operation().direction() else {
         return complete(engine, blocked, number, Err(Errno::INVAL));
@@ -218,13 +228,25 @@ pub fn enqueue(engine: &Engine, blocked: &Blocked, number: Number) {
     owe_request(engine, request);
     request.set_state(HELD);
     queue.waiting.push_back(&engine.requests, number, Home::Poll);
-    if queue.busy.get() == 0 && queue.armed.get() == 0 {
-        drive(engine, blocked, guard, at, queue);
+    if queue.busy.get() != 0 || queue.armed.get() != 0 {
+        return;
+    }
+    if submitting {
+        drive(engine, blocked, guard, at, queue, &mut Reach::Own(number));
+    } else {
+        go_on(engine, blocked, guard, at, queue);
     }
 }
 
 /// Tries for the head of the queue until one would wait or none is left; then arms the poll.
-fn drive<'a>(engine: &'a Engine, blocked: &'a Blocked, guard: Guard<'a>, at: Number, queue: &Queue) {
+fn drive<'a>(
+    engine: &'a Engine,
+    blocked: &'a Blocked,
+    guard: Guard<'a>,
+    at: Number,
+    queue: &Queue,
+    by: &mut Reach,
+) {
     let mut guard = guard;
     loop {
         let number = queue.waiting.first();
@@ -232,11 +254,23 @@ fn drive<'a>(engine: &'a Engine, blocked: &'a Blocked, guard: Guard<'a>, at: Num
             engine.polls.forget_if_idle(at, queue);
             return;
         }
+        if !by.is_for(number) {
+            give_to_helpers(engine, &guard, at, queue);
+            return;
+        }
         let request = engine.request(number);
         queue.busy.set(1);
         request.set_state(RUNNING);
         drop(guard);
-        let attempt = attempt(request);
+        let fd = by.descriptor(engine, request);
+        let attempt = match fd {
+            // The process may have no more descriptors, not even in a helper's own table: by the number, then.
+            Err(errno) if errno != Errno::CANCELED => {
+                engine.own_tables.store(NO_OWN_TABLES, Ordering::Relaxed);
+                Attempt::NothingYet
+            }
+            fd => attempt(request, fd),
+        };
         guard = engine.lock.lock(blocked);
         match attempt {
             Attempt::Ended(outcome) => {
@@ -261,7 +295,15 @@ fn drive<'a>(engine: &'a Engine, blocked: &'a Blocked, guard: Guard<'a>, at: Num
                     to_helper(engine, &guard, queue, number);
                     return;
                 }
-                if arm(engine, at, queue) {
+                if fd.is_ok_and(|fd| arm(engine, at, queue, fd)) {
+                    return;
+                }
+                if !blocked.sees_descriptors() {
+                    // The epoll instance is in the program's table.
+                    give_to_completion_thread(engine, guard, at, queue);
+                    return;
+                }
+                if watch::watch(engine, queue) {
                     return;
                 }
                 // Nothing can tell us when: a helper waits in the transfer itself.
@@ -281,82 +323,6 @@ fn to_helper(engine: &Engine, guard: &Guard, queue: &Queue, number: Number) {
     worklist::push_errand(engine, guard, number);
 }
 
-enum Attempt {
-    Ended(Outcome),
-    NothingYet,
-    MustWait,
-}
-
-fn attempt(request: &Request) -> Attempt {
-    let ended = |outcome| match (outcome, request.done.get()) {
-        (Err(_), done) if done > 0 => Attempt::Ended(Ok(done as usize)),
-        (outcome, _) => Attempt::Ended(outcome),
-    };
-    if !is_still_open(request) {
-        return ended(Err(Errno::CANCELED));
-    }
-    let Some(direction) = request.operation().direction() else {
-        return ended(Err(Errno::INVAL));
-    };
-    if request.has(flag::AT_POSITION) {
-        return Attempt::MustWait;
-    }
-    if direction == Direction::Write && request.bytes() == 0 {
-        return ended(files::send_empty(request.fd()).or(Ok(0)));
-    }
-    loop {
-        if request.has(flag::WAITS) {
-            return ready_to_wait(request, direction);
-        }
-        let rest = request.rest();
-        match transfer_quietly(direction, request, rest) {
-            Ok(count) => {
-                request.advance(count);
-                // A blocking write(2) goes on until all is written; a read of a stream gives what there is. A device that
-                // is read at positions (/dev/zero) stopped short only because it was told not to wait.
-                let stream_read = direction == Direction::Read && request.has(flag::STREAM);
-                let whole = stream_read || count == rest.bytes || count == 0;
-                if whole || request.has(flag::NONBLOCK) {
-                    return ended(Ok(request.done.get() as usize));
-                }
-            }
-            Err(Errno::SPIPE) if !request.has(flag::STREAM) => request.add(flag::STREAM),
-            Err(Errno::AGAIN) if request.has(flag::NONBLOCK) => return ended(Err(Errno::AGAIN)),
-            Err(Errno::AGAIN) => return Attempt::NothingYet,
-            Err(Errno::INTR) => {}
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => request.add(flag::WAITS),
-            // It was open for this when it was submitted (the other end of a pipe has the same inode).
-            Err(Errno::BADF) => return ended(Err(Errno::CANCELED)),
-            Err(errno) => return ended(Err(errno)),
-        }
-    }
-}
-
-/// The transfer without waiting; the SIGPIPE of a write that nobody reads goes to nobody.
-fn transfer_quietly(direction: Direction, request: &Request, rest: files::Buffer) -> Outcome {
-    let was_pending = direction == Direction::Write && is_pending(libc::SIGPIPE);
-    let outcome = transfer_nowait(direction, request.fd(), rest, request.position());
-    if direction == Direction::Write && outcome == Err(Errno(libc::EPIPE)) && !was_pending {
-        discard_pending(libc::SIGPIPE);
-    }
-    outcome
-}
-
-/// Knows no RWF_NOWAIT (terminals, FIFOs with a name): once poll says so, a helper transfers.
-fn ready_to_wait(request: &Request, direction: Direction) -> Attempt {
-    if !request.has(flag::TRIED) {
-        // What a terminal is set to may let a read end at once that poll would never announce (VMIN 0).
-        request.add(flag::TRIED);
-        return Attempt::MustWait;
-    }
-    let ready = files::poll_now(request.fd(), events_of(direction)) != 0;
-    match (ready, request.has(flag::NONBLOCK)) {
-        (true, _) => Attempt::MustWait,
-        (false, true) => Attempt::Ended(Err(Errno::AGAIN)),
-        (false, false) => Attempt::NothingYet,
-    }
-}
-
 fn events_of(direction: Direction) -> i16 {
     match direction {
         Direction::Read => libc::POLLIN | libc::POLLPRI | libc::POLLRDHUP,
@@ -372,18 +338,18 @@ fn direction_of(queue: &Queue) -> Direction {
     }
 }
 
-/// Asks the kernel to say when the descriptor is ready. False: it cannot be asked.
-fn arm(engine: &Engine, at: Number, queue: &Queue) -> bool {
+/// Asks the ring to say when `fd`, of this thread's table, is ready. False: it has no place, or does not know how.
+fn arm(engine: &Engine, at: Number, queue: &Queue, fd: c_int) -> bool {
     let polls = &engine.polls;
     // Its requests may have come by several descriptors: the one that waits first is polled.
     queue.fd.set(engine.request(queue.waiting.first()).fd.get());
     if polls.in_ring.get() >= engine.ring.limit() / 2 || engine.ring.reserve(1) == 0 {
-        return watch::watch(engine, queue);
+        return false;
     }
     let iocb = Iocb {
         data: POLL_EVENT | u64::from(queue.generation.get()) << 32 | u64::from(at),
         opcode: cmd::POLL,
-        fildes: queue.fd.get(),
+        fildes: fd as u32,
         buf: events_of(direction_of(queue)) as u64,
         ..Iocb::default()
     };
@@ -394,10 +360,10 @@ fn arm(engine: &Engine, at: Number, queue: &Queue) -> bool {
             polls.in_ring.set(polls.in_ring.get() + 1);
             true
         }
-        Err(errno) => {
+        // EINVAL: the kernel polls on one wait queue only, and terminals, and FIFOs open for both, have two.
+        Err(_) => {
             engine.ring.release(1);
-            // EINVAL: the kernel polls on one wait queue only, and terminals, and FIFOs open for both, have two.
-            matches!(errno, Errno::AGAIN | Errno::INVAL) && watch::watch(engine, queue)
+            false
         }
     }
 }
@@ -418,7 +384,7 @@ pub fn event(engine: &Engine, blocked: &Blocked, data: u64, result: i64) {
     // 0 says that it was cancelled; an attempt that gets something sets it back.
     queue.futile.set(queue.futile.get() + u32::from(result > 0));
     if queue.busy.get() == 0 {
-        drive(engine, blocked, guard, at, queue);
+        go_on(engine, blocked, guard, at, queue);
     }
 }
 
@@ -430,35 +396,17 @@ pub fn goes_on(engine: &Engine, blocked: &Blocked, at: Number) {
     if queue.armed.get() != 0 {
         return;
     }
-    if blocked.sees_descriptors() {
-        drive(engine, blocked, guard, at, queue);
-    } else if queue.waiting.is_empty() {
+    go_on(engine, blocked, guard, at, queue);
+}
+
+/// A queue that nobody is busy with and that is not armed goes on: by a helper, if there is one to spare.
+fn go_on(engine: &Engine, blocked: &Blocked, guard: Guard, at: Number, queue: &Queue) {
+    if queue.waiting.is_empty() {
         engine.polls.forget_if_idle(at, queue);
-    } else if queue.handed.get() == 0 {
-        queue.handed.set(1);
-        queue.next_handed.set(engine.polls.handed.get());
-        engine.polls.handed.set(at);
-        drop(guard);
-        wake(engine, COMPLETION_THREAD);
-    }
-}
-
-/// Whether helpers handed queues over. With the lock held.
-pub fn has_handed(engine: &Engine, _: &Guard) -> bool {
-    engine.polls.handed.get() != 0
-}
-
-/// For the completion thread: goes on with the queues that helpers handed over.
-pub fn drive_handed(engine: &Engine, blocked: &Blocked) {
-    loop {
-        let guard = engine.lock.lock(blocked);
-        let at = engine.polls.handed.get();
-        let Some(queue) = engine.polls.queues.get(at) else { return };
-        engine.polls.handed.set(queue.next_handed.get());
-        queue.handed.set(0);
-        if queue.busy.get() == 0 && queue.armed.get() == 0 {
-            drive(engine, blocked, guard, at, queue);
-        }
+    } else if blocked.sees_descriptors() && !helpers_can(engine) {
+        drive(engine, blocked, guard, at, queue, &mut Reach::Number);
+    } else {
+        give_to_helpers(engine, &guard, at, queue);
     }
 }
 

@@ -80,6 +80,8 @@ pub mod flag {
     pub const GUESSED: u32 = 1 << 13;
     /// RLIMIT_FSIZE sets no limit: a write sends no SIGXFSZ to the thread that makes it.
     pub const NO_LIMIT: u32 = 1 << 14;
+    /// aio_cancel took it out of its list, and ends it.
+    pub const CANCELED: u32 = 1 << 15;
     /// A helper tried it once, on a descriptor that knows no RWF_NOWAIT.
     pub const TRIED: u32 = 1 << 9;
     /// A pipe or socket, which its inode tells from all others.

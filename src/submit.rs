@@ -175,7 +175,7 @@ fn by_kind(engine: &'static Engine, submission: &Submission, flags: c_int, rest:
         }
         kind => {
             request.note_kind(kind);
-            polls::enqueue(engine, &blocked, number);
+            polls::enqueue(engine, &blocked, number, true);
         }
     }
     Ok(None)
@@ -184,7 +184,7 @@ fn by_kind(engine: &'static Engine, submission: &Submission, flags: c_int, rest:
 /// At a file's own position: one after the other, in the order of the calls, by helpers.
 fn at_position(engine: &Engine, blocked: &Blocked, number: Number) {
     engine.request(number).add(flag::STREAM | flag::BLOCKS | flag::AT_POSITION);
-    polls::enqueue(engine, blocked, number);
+    polls::enqueue(engine, blocked, number, true);
 }
 
 fn write(engine: &'static Engine, submission: &Submission) -> Way {
@@ -232,7 +232,7 @@ fn write(engine: &'static Engine, submission: &Submission) -> Way {
     let blocked = Blocked::new();
     if !on_file {
         request.note_kind(status.kind);
-        polls::enqueue(engine, &blocked, number);
+        polls::enqueue(engine, &blocked, number, true);
         return Ok(None);
     }
     let guard = engine.lock.lock(&blocked);

@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::lock::{Blocked, Guard};
 use crate::observe::{self, Way};
 use crate::order::{self, File};
+use crate::polls;
 use crate::pool::{Cell32, Cell64, Number};
 use crate::request::{flag, Home, List, HELD};
 use crate::sys::files::Identity;
@@ -81,6 +82,13 @@ impl Worklist {
             || self.first_file.get() != 0
             || !self.cold.is_empty()
             || !self.errands.is_empty()
+            || polls::has_ready(engine)
+    }
+
+    /// Whether a helper is not at work on what may take long. The first one may not have been counted yet (`threads`).
+    pub fn has_one_to_spare(&self) -> bool {
+        let threads = self.threads.get();
+        threads == 0 || threads > self.at_work.iter().filter(|at| at.get() != 0).count() as u32
     }
 
     fn push_file(&self, engine: &Engine, number: Number) {
@@ -252,6 +260,14 @@ pub fn call_helper(engine: &Engine, _: &Guard, urgent: bool) {
     if word == SLEEPING || word == LINGERING && urgent {
         helpers.word.store(CALLED, Ordering::Relaxed);
         futex_wake(&helpers.word, 1);
+    }
+}
+
+/// Wakes an idle helper for what takes no time, also one that stands by. All that are awake look by themselves.
+pub fn call_any_helper(engine: &Engine, _: &Guard) {
+    if engine.work.idle.get() != 0 {
+        engine.work.word.store(CALLED, Ordering::Relaxed);
+        futex_wake(&engine.work.word, 1);
     }
 }
 
