@@ -14,6 +14,7 @@ impl Errno {
     pub const ISDIR: Errno = Errno(libc::EISDIR);
     pub const NOSYS: Errno = Errno(libc::ENOSYS);
     pub const OPNOTSUPP: Errno = Errno(libc::EOPNOTSUPP);
+    pub const PERM: Errno = Errno(libc::EPERM);
     pub const SPIPE: Errno = Errno(libc::ESPIPE);
     pub const TIMEDOUT: Errno = Errno(libc::ETIMEDOUT);
 

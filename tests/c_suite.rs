@@ -7,7 +7,6 @@ mod common;
 
 use common::process::{Ending, Outcome};
 use common::program::{Case, Kind, Program, Surroundings, Way};
-use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Once;
 use std::time::Duration;
@@ -88,7 +87,7 @@ fn run_program(name: &str) {
     let program = match Program::compile(name) {
         Ok(program) => program,
         Err(reason) => {
-            report(&format!("{name}: skipped: {reason}"));
+            common::report(&format!("{name}: skipped: {reason}"));
             count(0, 1);
             return;
         }
@@ -99,7 +98,7 @@ fn run_program(name: &str) {
         match judge_case(&program, case) {
             Verdict::Passed => {}
             Verdict::Skipped(reason) => {
-                report(&format!("{name}/{}: {reason}", case.name));
+                common::report(&format!("{name}/{}: {reason}", case.name));
                 skipped += 1;
             }
             Verdict::Failed(reason) => failures.push(format!("{name}/{}: {reason}", case.name)),
@@ -157,12 +156,6 @@ fn judge(case: &Case, libc: Option<&Outcome>, ours: &[(Way, Outcome)]) -> Verdic
     Verdict::Passed
 }
 
-/// Says something past the test runner, which keeps to itself what a passing test prints.
-fn report(line: &str) {
-    // Nobody may be reading; that is no failure of the library.
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
 static PROGRAMS: AtomicUsize = AtomicUsize::new(0);
 static CASES: AtomicUsize = AtomicUsize::new(0);
 static SKIPS: AtomicUsize = AtomicUsize::new(0);
@@ -180,7 +173,7 @@ fn count(cases: usize, skipped: usize) {
 extern "C" fn print_summary() {
     let [programs, cases, skipped] =
         [&PROGRAMS, &CASES, &SKIPS].map(|counter| counter.load(Ordering::Relaxed));
-    report(&format!("{programs} programs, {cases} cases, {skipped} skipped"));
+    common::report(&format!("{programs} programs, {cases} cases, {skipped} skipped"));
 }
 
 #[test]

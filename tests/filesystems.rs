@@ -8,7 +8,6 @@ mod common;
 use common::process::Ending;
 use common::program::{Case, Kind, Program, Surroundings, Way};
 use std::ffi::CString;
-use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -61,19 +60,19 @@ static TURN: Mutex<()> = Mutex::new(());
 fn on_mount(name: &str, mount: impl FnOnce(&Path) -> Result<(), String> + Send) {
     // SAFETY: geteuid() has no preconditions.
     if unsafe { libc::geteuid() } != 0 {
-        return report(&format!("{name}: skipped: mounting needs root"));
+        return common::report(&format!("{name}: skipped: mounting needs root"));
     }
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             if let Err(reason) = own_mounts() {
-                return report(&format!("{name}: skipped: {reason}"));
+                return common::report(&format!("{name}: skipped: {reason}"));
             }
             let scratch = common::scratch_directory();
             let target = scratch.path().join(name);
             std::fs::create_dir(&target).expect("make the mount point");
             if let Err(reason) = mount(&target) {
-                return report(&format!("{name}: skipped: {reason}"));
+                return common::report(&format!("{name}: skipped: {reason}"));
             }
             run_programs(name, &target);
             unmount(&target);
@@ -127,7 +126,7 @@ fn run_programs(file_system: &str, directory: &Path) {
         let program = match Program::compile(name) {
             Ok(program) => program,
             Err(reason) => {
-                report(&format!("{file_system}: {name}: skipped: {reason}"));
+                common::report(&format!("{file_system}: {name}: skipped: {reason}"));
                 continue;
             }
         };
@@ -151,7 +150,7 @@ fn run_case(
     match ours.ending {
         Ending::Exit(0) => {}
         Ending::Exit(77) => {
-            report(&format!("{file_system}: {}/{}: {}", program.name, case.name, ours.stdout.trim()));
+            common::report(&format!("{file_system}: {}/{}: {}", program.name, case.name, ours.stdout.trim()));
             return Ok(());
         }
         ending => return Err(format!("{ending}\n{}{}", ours.stdout, ours.stderr)),
@@ -165,10 +164,4 @@ fn run_case(
         (Ending::Exit(0), false) => Err(format!("libc's says:\n{}ours says:\n{}", libc.stdout, ours.stdout)),
         (ending, _) => Err(format!("on libc: {ending}\n{}", libc.stderr)),
     }
-}
-
-/// Says something past the test runner, which keeps to itself what a passing test prints.
-fn report(line: &str) {
-    // Nobody may be reading; that is no failure of the library.
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

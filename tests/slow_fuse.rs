@@ -7,14 +7,13 @@ mod gated_fs;
 use common::process::{Ending, Outcome};
 use common::program::{Case, Kind, Program, Surroundings, Way};
 use gated_fs::{GatedFs, Shared};
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 #[test]
 fn hung_file_system_hangs_neither_callers_nor_other_descriptors() {
     if let Err(reason) = check_that_fuse_works() {
-        return report(&format!("slow_fuse: skipped: {reason}"));
+        return common::report(&format!("slow_fuse: skipped: {reason}"));
     }
     let program = Program::compile("hung_filesystem").expect("it needs nothing that can be missing");
     let mut failures = Vec::new();
@@ -92,7 +91,7 @@ impl Drop for Mount {
         self.shared.open_gate();
         if let Some(session) = self.session.take() {
             if let Err(error) = session.umount_and_join() {
-                report(&format!("slow_fuse: cannot unmount: {error}"));
+                common::report(&format!("slow_fuse: cannot unmount: {error}"));
             }
         }
     }
@@ -125,10 +124,4 @@ fn check_that_fuse_works() -> Result<(), String> {
     std::thread::spawn(|| Mount::new().map(drop))
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// Says something past the test runner, which keeps to itself what a passing test prints.
-fn report(line: &str) {
-    // Nobody may be reading; that is no failure of the library.
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -51,8 +51,12 @@ pub fn status(fd: c_int) -> Result<FileStatus, Errno> {
     let arguments = [fd as usize, c"".as_ptr() as usize, flags, mask, status.as_mut_ptr() as usize, 0];
     // SAFETY: an empty path; the kernel fills the structure on success.
     let status = unsafe {
-        syscall(libc::SYS_statx, arguments)?;
-        status.assume_init()
+        match syscall(libc::SYS_statx, arguments) {
+            Ok(_) => status.assume_init(),
+            // Not known to the kernel, or to a seccomp filter that is older than the call.
+            Err(Errno::NOSYS | Errno::PERM) => return status_by_fstat(fd),
+            Err(errno) => return Err(errno),
+        }
     };
     Ok(FileStatus {
         identity: Identity {
@@ -62,6 +66,22 @@ pub fn status(fd: c_int) -> Result<FileStatus, Errno> {
         kind: u32::from(status.stx_mode) & libc::S_IFMT,
         special: libc::makedev(status.stx_rdev_major, status.stx_rdev_minor),
         size: status.stx_size,
+    })
+}
+
+#[cold]
+fn status_by_fstat(fd: c_int) -> Result<FileStatus, Errno> {
+    let mut status = core::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the kernel fills the structure on success.
+    let status = unsafe {
+        syscall(libc::SYS_fstat, [fd as usize, status.as_mut_ptr() as usize, 0, 0, 0, 0])?;
+        status.assume_init()
+    };
+    Ok(FileStatus {
+        identity: Identity { device: status.st_dev, inode: status.st_ino },
+        kind: status.st_mode & libc::S_IFMT,
+        special: status.st_rdev,
+        size: status.st_size as u64,
     })
 }
 

@@ -7,6 +7,7 @@ pub mod process;
 pub mod program;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -105,4 +106,10 @@ pub fn c_compiler(cpp: bool) -> Command {
         .extra_warnings(true)
         .get_compiler()
         .to_command()
+}
+
+/// A line for whoever watches the tests run.
+pub fn report(line: &str) {
+    // Nobody may be reading; that is no failure of the library.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,0 +1,207 @@
+//! System calls refused, one kind at a time: by seccomp filters that do not know them, by limits, by a kernel that is short of
+//! memory. The C programs run on the preloaded library as ever; `c-tests/tools/refuse.c` refuses. Whatever is refused,
+//! the results are right, and nothing hangs or is lost. Where kernel AIO itself is refused for good libc's own
+//! implementation serves, so that there only what libc can do is asked for.
+//!
+//! Found, and put back once to see these tests fail: EAGAIN for an io_submit of no requests, taken for a refusal for good;
+//! an epoll instance that could not be armed and was never tried again; no fstat where statx is refused.
+//!
+//! Not here: pthread_create and mmap. The programs need them themselves; `c-tests/limits.c` takes away threads and memory.
+
+mod common;
+
+use common::process::Ending;
+use common::program::{Case, Kind, Program, Surroundings, Way};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+
+/// Programs of every kind of request, completion and order, none of which is slow.
+const USUAL: &[&str] = &[
+    "submit",
+    "transfer",
+    "suspend",
+    "lio",
+    "lio_wait",
+    "notify",
+    "mixed_notify",
+    "fsync_basic",
+    "pipe",
+    "order",
+];
+
+/// `refuse`, built once, or why it cannot be used.
+fn refuse() -> Result<&'static Path, String> {
+    static TOOL: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let tool = TOOL.get_or_init(|| {
+        let binary = common::work_directory().join("refuse");
+        let source = common::source_root().join("c-tests/tools/refuse.c");
+        let output = common::c_compiler(false).arg(source).arg("-o").arg(&binary).output();
+        let output = output.expect("run the C compiler");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said = says(&binary, &["io_setup=38"]);
+        (said == "1 1 1 1 1 1").then_some(binary).ok_or(format!("no seccomp filter here: {said}"))
+    });
+    tool.as_deref().map_err(Clone::clone)
+}
+
+/// Which of six calls got the error, of each kind.
+fn says(tool: &Path, rules: &[&str]) -> String {
+    let output = Command::new(tool).args(rules).output().expect("run refuse");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Runs the cases of these programs under a refusal, some side by side. `except`: cases that cannot hold, and why not.
+fn under(rules: &[&str], programs: &[&str], kinds: &[Kind], except: &[(&str, &str)]) {
+    let tool = match refuse() {
+        Ok(tool) => tool,
+        Err(reason) => return common::report(&format!("{rules:?}: skipped: {reason}")),
+    };
+    let mut wrapper = vec![tool.into()];
+    wrapper.extend(rules.iter().map(Into::into));
+    wrapper.push("--".into());
+    let surroundings = Surroundings { wrapper, ..Surroundings::default() };
+    let programs: Vec<_> = programs
+        .iter()
+        .filter_map(|name| {
+            Program::compile(name).map_err(|why| common::report(&format!("{name}: skipped: {why}"))).ok()
+        })
+        .collect();
+    let mut cases: Vec<(&Program, &Case)> = programs
+        .iter()
+        .flat_map(|program| program.cases.iter().map(move |case| (program, case)))
+        .filter(|(_, case)| kinds.contains(&case.kind) && !except.iter().any(|(name, _)| *name == case.name))
+        .collect();
+    assert!(cases.len() > 10, "{} cases are left", cases.len());
+    let (next, failures) = (Mutex::new(&mut cases), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| loop {
+                let taken = next.lock().expect("nobody panics with it").pop();
+                let Some((program, case)) = taken else { return };
+                let outcome = program.run(case, Way::Preloaded, &surroundings);
+                if !matches!(outcome.ending, Ending::Exit(0 | 77)) {
+                    let failure =
+                        format!("{}/{}: {}\n{}", program.name, case.name, outcome.ending, outcome.stderr);
+                    failures.lock().expect("nobody panics with it").push(failure);
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().expect("nobody panics with it");
+    assert!(failures.is_empty(), "with {rules:?}:\n{}", failures.join("\n"));
+}
+
+const ALL: &[Kind] = &[Kind::Same, Kind::Defect, Kind::Differs];
+
+/// What libc's implementation does right.
+const ORDINARY: &[Kind] = &[Kind::Same];
+
+#[test]
+fn refusals_take_effect() {
+    match refuse() {
+        Err(reason) => common::report(&format!("refusals: skipped: {reason}")),
+        Ok(tool) => {
+            assert_eq!(says(tool, &["io_submit=11:2"]), "0 1 0 1 0 1");
+            assert_eq!(says(tool, &["io_submit=11:3", "preadv2=38"]), "0 0 1 0 0 11 1 1 1 1 1");
+        }
+    }
+}
+
+#[test]
+fn kernel_aio_is_refused_for_good() {
+    for rule in ["io_setup=38", "io_setup=1", "io_submit=38", "io_pgetevents=38"] {
+        under(&[rule], USUAL, ORDINARY, &[]);
+    }
+    for rule in ["io_setup=11", "io_setup=12", "io_submit=1"] {
+        under(&[rule], &["submit", "lio_wait"], ORDINARY, &[]);
+    }
+}
+
+#[test]
+fn io_submit_has_no_memory_now_and_then() {
+    let more = ["notify_thread", "socket", "cancel", "vectored", "eventfd", "waitcomplete", "tty"];
+    under(&["io_submit=11:2"], &[USUAL, &more].concat(), ALL, &[]);
+    under(&["io_submit=11:3"], USUAL, ALL, &[]);
+}
+
+/// A handler and nothing else gives EINTR in io_pgetevents, so that a wait with a time-out ends with it.
+#[test]
+fn taking_completions_is_interrupted() {
+    under(&["io_getevents=4:2"], USUAL, ALL, &[]);
+    let except = &[
+        ("a_time_out_gives_EAGAIN_and_not_too_soon", "EINTR is what a handler looks like"),
+        ("waiters_that_time_out_strand_nobody", "the same"),
+        ("a_time_out_beyond_all_clocks_waits", "the same"),
+    ];
+    under(&["io_pgetevents=4:3"], USUAL, ALL, except);
+}
+
+#[test]
+fn transfers_that_do_not_wait_are_unknown() {
+    for rule in ["preadv2=38", "preadv2=95", "pwritev2=38", "pwritev2=95"] {
+        under(&[rule], &["submit", "transfer", "suspend", "lio_wait", "pipe", "order"], ALL, &[]);
+    }
+}
+
+#[test]
+fn the_status_of_files_is_asked_in_the_old_way() {
+    under(&["statx=38"], USUAL, ALL, &[]);
+    under(&["statx=1"], &["submit", "transfer", "order"], ALL, &[]);
+}
+
+#[test]
+fn read_ahead_is_unknown() {
+    let except = &[("cold_reads_are_whole", "it empties the page cache by the same call")];
+    under(&["fadvise64=38"], &["submit", "transfer", "suspend", "order"], ALL, except);
+}
+
+/// Helpers then share the program's descriptors, and cannot open FIFOs anew: each that waits keeps one.
+#[test]
+fn helpers_cannot_have_descriptors_of_their_own() {
+    let except = &[
+        ("fifo_a_thousand_idle_reads_need_no_thread_each", "each FIFO that waits keeps a helper"),
+        ("fifo_a_hundred_waiting_writes_do_not_hold_up_a_file", "each FIFO that waits keeps a helper"),
+    ];
+    for rule in ["close_range=38", "pidfd_open=38", "pidfd_getfd=1"] {
+        under(&[rule], &["submit", "transfer", "pipe", "order"], ALL, except);
+    }
+}
+
+/// What the ring has no place for keeps a helper each then.
+#[test]
+fn no_epoll_instance_is_to_be_had() {
+    let except = &[
+        ("fifo_a_thousand_idle_reads_need_no_thread_each", "each FIFO that waits keeps a helper"),
+        ("pipe_a_thousand_idle_reads_need_no_thread_each", "each pipe beyond half the ring keeps a helper"),
+    ];
+    under(&["epoll_create1=24"], &["submit", "suspend", "pipe"], ALL, except);
+}
+
+/// A sleeping leader is then woken by a descriptor of the program's that happens to be ready.
+#[test]
+fn no_eventfd_is_to_be_had() {
+    under(&["eventfd2=24"], &["submit", "suspend", "lio_wait", "notify", "mixed_notify", "order"], ALL, &[]);
+}
+
+#[test]
+fn the_queue_of_signals_is_full_now_and_then() {
+    let rules = ["rt_sigqueueinfo=11:2", "rt_tgsigqueueinfo=11:2"];
+    under(&rules, &["notify", "mixed_notify", "lio"], ALL, &[]);
+}
+
+/// `aio-posix check` says who refuses.
+#[cfg(feature = "cli")]
+#[test]
+fn check_says_so() {
+    let Ok(tool) = refuse() else { return common::report("check: skipped: no seccomp filter here") };
+    for (rule, wanted) in [("io_setup=38", "io_setup"), ("io_pgetevents=1", "io_pgetevents")] {
+        let output = Command::new(tool)
+            .args([rule, "--", env!("CARGO_BIN_EXE_aio-posix"), "check"])
+            .output()
+            .expect("run aio-posix check");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains(wanted), "{rule}: {said}");
+        assert!(!output.status.success(), "{rule}: {said}");
+    }
+}
