@@ -97,9 +97,7 @@ fn submit_some<const ROOM: usize>(engine: &Engine, handles: &[Handle]) -> (usize
 fn after_submit(engine: &Engine, handle: Handle, tail: u32) -> bool {
     let request = engine.request(number_of(handle));
     let seen = engine.ring.peek_since(tail, handle);
-    let short = request.has(flag::GUESSED) && seen.is_some_and(|got| got > 0 && got < request.bytes() as i64);
-    let came_back =
-        short || seen.is_some_and(|got| [-libc::EAGAIN, -libc::ESPIPE].map(i64::from).contains(&got));
+    let came_back = seen == Some(-i64::from(libc::EAGAIN));
     if came_back && request.has(flag::NOWAIT) {
         let _ = identify(request);
     }
@@ -166,12 +164,7 @@ fn without_nowait(engine: &Engine, blocked: &Blocked, handle: Handle) {
     let request = engine.request(number);
     request.remove(flag::NOWAIT);
     if !files::is_memory(request.fd()) {
-        // By a wrong guess it may be a terminal.
-        return if request.has(flag::GUESSED) {
-            take_back(engine, blocked, number)
-        } else {
-            errand(engine, blocked, number)
-        };
+        return errand(engine, blocked, number);
     }
     engine.hints.is_memory(request.fd());
     observe::went(request, Way::AtOnce);
@@ -189,41 +182,22 @@ pub fn take_back(engine: &Engine, blocked: &Blocked, number: Number) {
     if !tell_ourselves(engine, blocked, number) {
         return;
     }
-    let got = if request.has(flag::GUESSED) { guessed_wrong(engine, request) } else { 0 };
-    let gone = if got != 0 { Ok(got) } else { Err(Errno::CANCELED) };
     match files::status(request.fd()) {
-        Err(_) => complete(engine, blocked, number, gone),
+        Err(_) => complete(engine, blocked, number, Err(Errno::CANCELED)),
         Ok(now) if request.has(flag::IDENTIFIED) && now.identity != request.identity() => {
-            complete(engine, blocked, number, gone);
+            complete(engine, blocked, number, Err(Errno::CANCELED));
         }
         Ok(now) => {
             request.identify(now.identity);
             match now.kind {
-                libc::S_IFREG | libc::S_IFBLK if got != 0 => {
-                    request.advance(got);
-                    worklist::push_cold(engine, &engine.lock.lock(blocked), number);
-                }
                 libc::S_IFREG | libc::S_IFBLK => errand(engine, blocked, number),
-                // A stream gives what it has, no more.
-                libc::S_IFIFO | libc::S_IFSOCK if got != 0 => complete(engine, blocked, number, Ok(got)),
                 kind => {
-                    request.advance(got);
                     request.note_kind(kind);
                     polls::enqueue(engine, blocked, number, false);
                 }
             }
         }
     }
-}
-
-/// The descriptor is not, or not only, what it was guessed to be: looks. What was read already.
-fn guessed_wrong(engine: &Engine, request: &Request) -> usize {
-    engine.hints.look_again(request.fd());
-    request.remove(flag::GUESSED);
-    if files::status_flags(request.fd()).is_ok_and(|flags| flags & libc::O_NONBLOCK != 0) {
-        request.add(flag::NONBLOCK);
-    }
-    request.pending.get() as usize
 }
 
 fn errand(engine: &Engine, blocked: &Blocked, number: Number) {

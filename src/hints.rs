@@ -1,19 +1,16 @@
-//! What descriptors were when somebody last looked: guesses, which spare a look.
+//! Which descriptors were on a file system that is memory, when somebody last looked: a guess, which spares a look.
 //!
-//! Nothing can be remembered of a descriptor's number between two calls, for it may be another file's by then. So
-//! nothing here is believed: a request that goes by a wrong guess is answered rightly all the same, only
-//! later (`direct::take_back`). Asking for the flags costs a twentieth of a direct read's processor time.
+//! Nothing can be remembered of a descriptor's number between two calls, for it may be another file's by then. So a
+//! guess is only good for what a wrong one does no harm to: a request to a disk that was memory before is looked at once
+//! more, and one to memory comes back from the ring and is copied then. (A guess that a descriptor is O_DIRECT, which
+//! would spare a direct read a twentieth of its processor time, is none of that kind: where a
+//! socket has the number by now, reads that come back from the ring have been overtaken by others.)
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 const PLACES: usize = 64;
 
-/// Requests that go by one look.
-const USES: u64 = 32;
-
 pub struct Hints {
-    /// A descriptor that was O_DIRECT, plus one, and how many may yet go by that: in the low byte.
-    direct: [AtomicU64; PLACES],
     /// A descriptor that was on memory, plus one.
     memory: [AtomicU64; PLACES],
 }
@@ -21,29 +18,7 @@ pub struct Hints {
 // The places are hashed by number, and written without care for each other: a lost guess costs a look.
 impl Hints {
     pub const fn new() -> Hints {
-        Hints { direct: [const { AtomicU64::new(0) }; PLACES], memory: [const { AtomicU64::new(0) }; PLACES] }
-    }
-
-    /// Whether to go by it that the descriptor is on a disk, and O_DIRECT.
-    #[inline]
-    pub fn may_be_direct(&self, fd: i32) -> bool {
-        let place = &self.direct[fd as usize % PLACES];
-        let guess = place.load(Ordering::Relaxed);
-        if guess >> 8 != fd as u32 as u64 + 1 || guess & 0xff == 0 {
-            return false;
-        }
-        place.store(guess - 1, Ordering::Relaxed);
-        true
-    }
-
-    /// It is O_DIRECT.
-    pub fn is_direct(&self, fd: i32) {
-        self.direct[fd as usize % PLACES].store((fd as u32 as u64 + 1) << 8 | USES, Ordering::Relaxed);
-    }
-
-    /// A guess was wrong, or might soon be.
-    pub fn look_again(&self, fd: i32) {
-        self.direct[fd as usize % PLACES].store(0, Ordering::Relaxed);
+        Hints { memory: [const { AtomicU64::new(0) }; PLACES] }
     }
 
     /// Whether to ask first if it is on memory.
@@ -55,6 +30,5 @@ impl Hints {
     /// It is on memory.
     pub fn is_memory(&self, fd: i32) {
         self.memory[fd as usize % PLACES].store(fd as u32 as u64 + 1, Ordering::Relaxed);
-        self.look_again(fd);
     }
 }

@@ -31,26 +31,12 @@ pub fn process(engine: &Engine, blocked: &Blocked, data: u64, result: i64) {
     let number = number_of(data);
     let request = engine.request(number);
     let outcome = from_kernel(result as isize);
-    // A socket, taken for a file by a guess, answers ESPIPE.
-    if request.has(flag::NOWAIT) && matches!(outcome, Err(Errno::AGAIN | Errno::OPNOTSUPP))
-        || request.has(flag::GUESSED) && outcome == Err(Errno::SPIPE)
-    {
+    if request.has(flag::NOWAIT) && matches!(outcome, Err(Errno::AGAIN | Errno::OPNOTSUPP)) {
         // Still with its submitter? Then that thread takes it back (`direct`).
         if !request.move_state(data, SUBMITTING, BOUNCED) {
             direct::take_back(engine, blocked, number);
         }
         return;
-    }
-    if request.has(flag::GUESSED) && outcome.is_ok_and(|count| count != 0 && count < request.rest().bytes) {
-        // The end of the file; or a wrong guess, and what the page cache had: which it was the submitting thread
-        // has seen, or sees now, for that needs no time in the kernel.
-        request.pending.set(result as u32);
-        if request.move_state(data, SUBMITTING, BOUNCED) {
-            return;
-        }
-        if request.has(flag::IDENTIFIED) {
-            return direct::take_back(engine, blocked, number);
-        }
     }
     if request.has(flag::RESFD) {
         // The kernel has told the eventfd.

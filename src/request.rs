@@ -76,8 +76,6 @@ pub mod flag {
     pub const RESFD: u32 = 1 << 11;
     /// A file's, at the descriptor's own position: after all others of that kind.
     pub const AT_POSITION: u32 = 1 << 12;
-    /// Submitted by a guess that the descriptor is O_DIRECT (`hints`).
-    pub const GUESSED: u32 = 1 << 13;
     /// RLIMIT_FSIZE sets no limit: a write sends no SIGXFSZ to the thread that makes it.
     pub const NO_LIMIT: u32 = 1 << 14;
     /// aio_cancel took it out of its list, and ends it.
@@ -152,7 +150,7 @@ pub struct Request {
     pub poll: Cell32,
     /// `order`: a write's place between barriers; a barrier's own.
     pub epoch: Cell32,
-    /// `order`: writes that a barrier waits for. Of a read by a guess: what it got before it came back.
+    /// `order`: writes that a barrier waits for.
     pub pending: Cell32,
     /// `order`: the error number of a write that a barrier covers, or 0.
     pub failed: Cell32,

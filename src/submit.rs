@@ -84,17 +84,6 @@ pub fn fail(engine: &'static Engine, submission: &mut Submission, errno: Errno) 
 fn read(engine: &'static Engine, submission: &Submission) -> Way {
     let aiocb = submission.aiocb;
     let (fd, mut rest, offset) = (aiocb.fildes(), submission.buffer, aiocb.offset());
-    if offset >= 0
-        && rest.bytes <= LARGE
-        && !submission.form.at_position
-        && engine.polls.is_empty()
-        && engine.hints.may_be_direct(fd)
-    {
-        let (handle, request) = new_direct(engine, submission, 0)?;
-        request.add(flag::GUESSED);
-        request.pending.set(0);
-        return Ok(Some(handle));
-    }
     let flags = match check_transfer(submission, Direction::Read) {
         Ok(flags) => flags,
         Err(errno) => return ended(engine, submission, Err(errno)),
@@ -116,7 +105,6 @@ fn read(engine: &'static Engine, submission: &Submission) -> Way {
         if engine.hints.may_be_memory(fd) && files::is_memory(fd) {
             return ended(engine, submission, copy(submission, Direction::Read));
         }
-        engine.hints.is_direct(fd);
         return new_direct(engine, submission, flags).map(|(handle, _)| Some(handle));
     }
     // Twice: a read that ends early ended at the end of the file, or of what is cached.
