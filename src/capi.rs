@@ -4,6 +4,7 @@ use crate::abi::{Aiocb, AiocbRef, Aioinit, Sigevent};
 use crate::cancel::{cancel_all, cancel_one};
 use crate::errno::Errno;
 use crate::finished;
+use crate::goal::Goal;
 use crate::libc_fallback;
 use crate::lio::{self, LIO_VECTORED};
 use crate::notify::Notice;
@@ -13,7 +14,8 @@ use crate::request::Operation;
 use crate::submission::{check, notify_at_once, Form, Submission};
 use crate::submit::submit;
 use crate::sys::files;
-use crate::wait::{deadline_in, next_finished, suspend, Goal};
+use crate::wait::{deadline_in, next_finished, suspend};
+use crate::worklist;
 use libc::{c_int, ssize_t, timespec};
 
 /// 0, or -1 with `errno`.
@@ -171,6 +173,9 @@ pub unsafe extern "C" fn aio_error(aiocb: *const Aiocb) -> c_int {
     match decided() {
         Some(Service::Engine(engine)) if request.epoch() == engine.epoch => {
             reap::reap_if_any(engine);
+            if request.in_progress() {
+                worklist::asked(engine);
+            }
             request.status()
         }
         Some(Service::Libc) => request.status(),

@@ -69,8 +69,10 @@ fn end(engine: &Engine, blocked: &Blocked, number: Number, outcome: Outcome) -> 
     // SAFETY: the request is not complete until the next line.
     let aiocb = unsafe { AiocbRef::from_address(request.aiocb_address()) };
     observe::completed(engine, request, outcome);
+    // SeqCst, before and after the status: `wake`, rule 1.
+    engine.ending.fetch_add(1, Ordering::SeqCst);
     aiocb.finish(outcome);
-    // SeqCst, after the status: `wake`, rule 1.
+    engine.ended.fetch_add(1, Ordering::SeqCst);
     let waiter = request.waiter.swap(0, Ordering::SeqCst);
     if flags & flag::OWED != 0 {
         settle(engine);

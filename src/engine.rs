@@ -66,6 +66,12 @@ pub struct Engine {
     pub kick_failed: AtomicU32,
     /// The waiter in whose inbox the kernel puts the leader's events (`wait`), or 0.
     pub seat: AtomicU32,
+    /// Requests counted up just before and just after their status is stored: by these a waiter knows that its last look
+    /// still holds (`wake`, rule 1).
+    pub ending: AtomicU64,
+    pub ended: AtomicU64,
+    /// Looks at requests that wait for a helper, since a thread last waited (`worklist::asked`).
+    pub asked: AtomicU32,
     /// Requests that exist: while there are none, the library's threads may end.
     pub live: AtomicU32,
     /// Requests in flight, counted only while somebody wants the figures (`observe`).
@@ -110,6 +116,9 @@ impl Engine {
             held: AtomicU32::new(0),
             kick_failed: AtomicU32::new(0),
             seat: AtomicU32::new(0),
+            ending: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
+            asked: AtomicU32::new(0),
             live: AtomicU32::new(0),
             in_flight: AtomicU64::new(0),
             alive: [AtomicU32::new(0), AtomicU32::new(0)],

@@ -23,8 +23,10 @@
 //! # Waiters that work
 //!
 //! A thread that would sleep for a write at the head of an idle file's queue, or for a cold read, runs
-//! it itself ([`crate::own_work`]): no context switch at all. So a helper that has just been idle lingers for
-//! [`LINGER`] before it sleeps for good, and takes what is there only when no waiter came for it.
+//! it itself ([`crate::own_work`]): no context switch at all. So a helper leaves both to waiters for a while: it lingers for
+//! [`LINGER`], and takes what nobody has touched since it looked last. It begins at once when it is called: for a request that
+//! is to be notified, by a waiter that cannot do it itself, by a program that polls ([`crate::worklist::asked`]). One that
+//! collects cold reads leaves off when a waiter wants to go on.
 
 use crate::admission;
 use crate::complete::{complete, complete_quietly};
@@ -43,14 +45,14 @@ use crate::sys::threads::{self, futex_wait, later};
 use crate::threads::{may_end, Role, IDLE};
 use crate::transfers::{finished_with, transfer_pinned, transfer_ready, transfer_rest};
 use crate::wake::wake_named;
-use crate::worklist::{leave_file, Job, AT_WORK, LINGERING, SLEEPING, STANDING_BY};
+use crate::worklist::{leave_file, Heads, Job, AT_WORK, CALLED, LINGERING, SLEEPING, STANDING_BY};
 use core::sync::atomic::Ordering;
 
 /// Nanoseconds without a finished job after which a helper counts as stuck.
 const STUCK: i64 = 20_000_000;
 /// Nanoseconds that a helper waits for a waiter to do the work, and how often in a row before it sleeps.
-const LINGER: i64 = 50_000;
-const LINGERS: u32 = 8;
+const LINGER: i64 = 200_000;
+const LINGERS: u32 = 4;
 /// Writes of one file after which other work has its turn.
 const TURN: u32 = 256;
 /// Writes after which a waiter is woken though more are queued.
@@ -61,8 +63,8 @@ pub fn helper_thread(engine: &'static Engine) {
     let helpers = &engine.work;
     let mut pins = Pins::new(engine);
     let blocked = Blocked::helper(pins.own_table());
-    let mut lingered = LINGERS;
-    let mut stuck = false;
+    let (mut lingered, mut stuck, mut called) = (0, false, true);
+    let mut seen = Heads::default();
     loop {
         if polls::drive_ready(engine, &blocked, &mut pins) {
             lingered = 0;
@@ -73,15 +75,19 @@ pub fn helper_thread(engine: &'static Engine) {
             continue;
         }
         if helpers.working.get() == 0 || stuck {
-            if let Some(job) = helpers.pop(engine) {
-                work(engine, &blocked, guard, &mut pins, job);
+            let stale = (!called && !stuck).then_some(seen);
+            if let Some(job) = helpers.pop(engine, stale) {
+                let goes_on = work(engine, &blocked, guard, &mut pins, job);
                 (lingered, stuck) = (0, false);
+                called = goes_on || helpers.word.load(Ordering::Relaxed) == CALLED;
                 continue;
             }
         }
-        let standing_by = helpers.working.get() != 0 && helpers.has_work(engine);
+        seen = helpers.heads(engine);
+        let has_work = helpers.has_work(engine);
+        let standing_by = helpers.working.get() != 0 && has_work;
         let finished = helpers.finished.get();
-        let (word, limit) = match (standing_by, lingered < LINGERS) {
+        let (word, limit) = match (standing_by, has_work || lingered < LINGERS) {
             (true, _) => (STANDING_BY, STUCK),
             (false, true) => (LINGERING, LINGER),
             (false, false) => (SLEEPING, IDLE),
@@ -94,6 +100,7 @@ pub fn helper_thread(engine: &'static Engine) {
         let guard = engine.lock.lock(&blocked);
         helpers.idle.set(helpers.idle.get() - 1);
         lingered += 1;
+        called = helpers.word.load(Ordering::Relaxed) == CALLED;
         stuck = standing_by && helpers.working.get() != 0 && helpers.finished.get() == finished;
         let idle = word == SLEEPING && slept == Err(Errno::TIMEDOUT);
         if idle && !helpers.has_work(engine) && leaves(engine, &guard) {
@@ -118,8 +125,8 @@ fn leaves(engine: &Engine, _: &Guard) -> bool {
     leaves
 }
 
-/// Takes the shift and does one job.
-fn work(engine: &'static Engine, blocked: &Blocked, guard: Guard, pins: &mut Pins, job: Job) {
+/// Takes the shift and does one job. False: a waiter goes on with what is left of it.
+fn work(engine: &'static Engine, blocked: &Blocked, guard: Guard, pins: &mut Pins, job: Job) -> bool {
     let helpers = &engine.work;
     let shift = helpers.shift.get().wrapping_add(1);
     helpers.shift.set(shift);
@@ -158,6 +165,9 @@ fn work(engine: &'static Engine, blocked: &Blocked, guard: Guard, pins: &mut Pin
         helpers.finished.set(helpers.finished.get().wrapping_add(1));
         helpers.working.set(0);
     }
+    let left = helpers.leave_cold.get() != 0;
+    helpers.leave_cold.set(0);
+    !left
 }
 
 /// Runs a file's queued writes in order, and wakes waiters as rarely as it can.

@@ -16,7 +16,7 @@
 //! transfers  pins                       reading and writing where one may wait
 //! complete  finished  admission         ending a request; letting it into the ring
 //! worklist  order  notify               queueing, ordering, telling
-//! wake  fork                            who waits, who leads; what a child finds
+//! goal  wake  fork                      what is waited for; who waits, who leads; what a child finds
 //! engine  request  vectors  hints       the state
 //! ring  lock  pool                      what it is kept in
 //! abi  errno  sys                       C and the kernel
@@ -44,6 +44,7 @@ pub mod engine;
 mod errno;
 mod finished;
 mod fork;
+mod goal;
 mod helpers;
 mod hints;
 mod libc_fallback;

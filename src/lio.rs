@@ -5,6 +5,7 @@ use crate::complete::{batch_less_one, drop_batch};
 use crate::direct::{Gathered, BATCH};
 use crate::engine::Engine;
 use crate::errno::Errno;
+use crate::goal::Goal;
 use crate::lock::Blocked;
 use crate::notify::Notice;
 use crate::pool::Number;
@@ -12,7 +13,7 @@ use crate::reap;
 use crate::request::Operation;
 use crate::submission::{check, Form, Submission};
 use crate::submit::{fail, submit_gathering};
-use crate::wait::{wait, Goal};
+use crate::wait::wait;
 use crate::wake::{owe_request, Batch};
 use core::sync::atomic::Ordering;
 

@@ -20,6 +20,11 @@ pub fn transfer_ready(engine: &Engine, request: &Request, pins: &mut Pins) -> Op
         Ok(fd) => fd,
         Err(errno) => return Some(finished_with(request, Err(errno))),
     };
+    transfer_if_ready(request, fd)
+}
+
+/// As `transfer_ready`, on the file that `fd` is open on.
+pub fn transfer_if_ready(request: &Request, fd: i32) -> Option<Outcome> {
     let count = transfer_nowait(Direction::Read, fd, request.rest(), request.position()).ok()?;
     request.advance(count);
     (request.rest().bytes == 0 || count == 0).then_some(Ok(request.done.get() as usize))

@@ -6,156 +6,48 @@
 //! landing pad that aborts around every call of such a function, and forced unwinding runs it. Without,
 //! these frames have unwind tables and no landing pad, and libc passes through them as through C.
 
-use crate::abi::{Aiocb, AiocbRef};
 use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
 use crate::finished;
 use crate::fork;
+use crate::goal::Goal;
 use crate::lock::Blocked;
 use crate::own_work::run_own;
 use crate::pool::Number;
 use crate::reap;
-use crate::request::{find, flag, BOUNCED, SUBMITTING};
 use crate::sys::context::io_pgetevents;
 use crate::sys::threads::{futex_wait, handlers_all_restart, now, self_id, set_mask};
-use crate::wake::{hand_over, stop_leading, try_lead, Waiter, ASLEEP, AWAKE, INBOX, IN_RING, SEVERAL};
+use crate::wake::{hand_over, stop_leading, try_lead, Waiter, ASLEEP, AWAKE, INBOX, IN_RING};
 use crate::worklist;
+use core::cell::Cell;
 use core::mem::ManuallyDrop;
 use core::sync::atomic::Ordering;
 use libc::{c_int, c_void, timespec};
 
-/// What is waited for: one of the list (`batch` 0), or the end of a batch whose requests are in the list.
-#[derive(Clone, Copy)]
-pub struct Goal {
-    list: *const *const Aiocb,
-    count: usize,
-    batch: Number,
-    /// Any completion that nobody has returned (`finished`), whatever the list.
-    any: bool,
-}
-
-impl Goal {
-    /// # Safety
-    /// `list` has `count` entries, each NULL or a valid aiocb, until the wait is over: the caller of
-    /// aio_suspend or lio_listio guarantees it.
-    pub unsafe fn new(list: *const *const Aiocb, count: usize, batch: Number) -> Goal {
-        Goal { list, count, batch, any: false }
-    }
-
-    /// The next completion of the process.
-    pub fn any() -> Goal {
-        Goal { list: core::ptr::null(), count: 0, batch: 0, any: true }
-    }
-
-    fn entries(self) -> impl Iterator<Item = AiocbRef> {
-        // SAFETY: promised to `new`.
-        (0..self.count).filter_map(move |at| unsafe { AiocbRef::new(*self.list.add(at)) })
-    }
-
-    fn reached(self, engine: &Engine) -> bool {
-        if self.any {
-            return engine.finished.any();
-        }
-        match engine.batches.get(self.batch) {
-            Some(batch) => batch.pending.load(Ordering::SeqCst) == 0,
-            None => self.entries().any(|aiocb| !aiocb.in_progress()),
-        }
-    }
-
-    /// `None`: nothing to wait for at all. `Some(true)`: no need to wait. An aiocb that no request
-    /// is known for (a parent's, garbage, or one that a thread is just submitting, perhaps
-    /// below this very signal handler) counts as an answer: the caller looks and decides.
-    fn answered(self, engine: &Engine) -> Option<bool> {
-        let mut any = None;
-        for aiocb in self.entries() {
-            let known = aiocb.in_progress()
-                && find(&engine.requests, aiocb)
-                    .is_some_and(|(_, request)| !matches!(request.state(), SUBMITTING | BOUNCED));
-            any = Some(!known);
-            if !known {
-                break;
-            }
-        }
-        any
-    }
-
-    /// Whether the ring has, or will have, a part in it. `None`: one of a list is not known to be under way
-    /// (another thread has completed it and submits it again): the caller is to look anew.
-    fn needs_ring(self, engine: &Engine) -> Option<bool> {
-        let mut needs = self.any;
-        for aiocb in self.entries().filter(|aiocb| aiocb.in_progress()) {
-            match find(&engine.requests, aiocb) {
-                Some((_, request)) if !matches!(request.state(), SUBMITTING | BOUNCED) => {
-                    needs |= !request.has(flag::OFF_RING);
-                }
-                _ if self.batch == 0 => return None,
-                _ => {}
-            }
-        }
-        Some(needs)
-    }
-
-    fn run_own(self, engine: &Engine) -> bool {
-        let blocked = Blocked::new();
-        self.entries().any(|aiocb| {
-            aiocb.in_progress()
-                && find(&engine.requests, aiocb).is_some_and(|(handle, _)| run_own(engine, &blocked, handle))
-        })
-    }
-
-    /// Puts the waiter's number where completions find it. SeqCst: `wake`, rule 1.
-    fn register(self, engine: &Engine, number: Number) {
-        if let Some(batch) = engine.batches.get(self.batch) {
-            batch.waiter.store(number, Ordering::SeqCst);
-            return;
-        }
-        if self.any {
-            return engine.finished.register(number);
-        }
-        for aiocb in self.entries().filter(|aiocb| aiocb.in_progress()) {
-            let Some((_, request)) = find(&engine.requests, aiocb) else {
-                continue;
-            };
-            let before = request
-                .waiter
-                .compare_exchange(0, number, Ordering::SeqCst, Ordering::SeqCst)
-                .unwrap_or_else(|w| w);
-            if before != 0 && before != number {
-                request.waiter.store(SEVERAL, Ordering::SeqCst);
-            }
-        }
-    }
-
-    fn unregister(self, engine: &Engine, number: Number) {
-        if self.any {
-            engine.finished.unregister(number);
-        }
-        for aiocb in self.entries().filter(|aiocb| aiocb.in_progress()) {
-            if let Some((_, request)) = find(&engine.requests, aiocb) {
-                let _ = request.waiter.compare_exchange(number, 0, Ordering::Relaxed, Ordering::Relaxed);
-            }
-        }
-    }
-}
-
-/// One sleep, as `cancelled` must know it.
+/// One wait, as `cancelled` must know it.
 struct Sleep<'a> {
     engine: &'a Engine,
     number: Number,
     waiter: &'a Waiter,
     goal: Goal,
-    leads: bool,
+    leads: Cell<bool>,
+    /// The waiter's number stands in requests.
+    registered: Cell<bool>,
+}
+
+impl Sleep<'_> {
+    fn register(&self) {
+        self.registered.set(true);
+        self.goal.register(self.engine, self.number);
+    }
 }
 
 /// `aio_suspend` on a list that was not empty. Async-signal-safe, a cancellation point.
 pub fn suspend(engine: &Engine, goal: Goal, deadline: Option<&timespec>) -> Result<(), Errno> {
-    if goal.reached(engine) {
-        return Ok(());
-    }
     reap::reap_if_any(engine);
-    match goal.answered(engine) {
-        None | Some(true) => Ok(()),
-        Some(false) => wait(engine, goal, deadline),
+    match goal.look(engine) {
+        None => Ok(()),
+        Some(_) => wait(engine, goal, deadline),
     }
 }
 
@@ -184,10 +76,13 @@ pub fn wait(engine: &Engine, goal: Goal, deadline: Option<&timespec>) -> Result<
     let Some(waiter) = engine.waiters.get(number) else {
         return Err(Errno::AGAIN);
     };
-    let sleep = Sleep { engine, number, waiter, goal, leads: false };
+    let (leads, registered) = (Cell::new(false), Cell::new(false));
+    let sleep = Sleep { engine, number, waiter, goal, leads, registered };
     let answer = wait_as(&sleep, deadline);
     if fork::is_current(engine) {
-        goal.unregister(engine, number);
+        if sleep.registered.get() {
+            goal.unregister(engine, number);
+        }
         engine.waiters.give(number);
         // An invitation to lead that came too late for us is another's; so is what came after our last look at the ring.
         hand_over(engine);
@@ -200,22 +95,26 @@ fn wait_as(sleep: &Sleep, deadline: Option<&timespec>) -> Result<(), Errno> {
     let Sleep { engine, waiter, goal, .. } = *sleep;
     loop {
         waiter.word.store(AWAKE, Ordering::SeqCst);
-        if goal.reached(engine) {
-            return Ok(());
-        }
-        let Some(needs_ring) = goal.needs_ring(engine) else { return Ok(()) };
-        if !needs_ring || deadline.is_none() && engine.held.load(Ordering::SeqCst) != 0 {
+        // Before the look: what ends after it counts up.
+        let seen = engine.ended.load(Ordering::SeqCst);
+        let Some(needs_ring) = goal.look(engine) else { return Ok(()) };
+        let held = engine.held.load(Ordering::SeqCst) != 0;
+        let works = held && deadline.is_none();
+        if !needs_ring || works {
             // We turn away from the ring, for a while or for good: others may need somebody to lead.
             hand_over(engine);
         }
-        if deadline.is_none() && engine.held.load(Ordering::SeqCst) != 0 && goal.run_own(engine) {
+        if works && run_own(engine, goal, needs_ring) {
             continue;
         }
+        if held {
+            worklist::hurry(engine);
+        }
         // No closures here: what may be cancelled inside must be able to unwind.
-        let led = if needs_ring { lead(sleep, deadline) } else { None };
+        let led = if needs_ring { lead(sleep, deadline, seen) } else { None };
         let slept = match led {
             Some(slept) => slept,
-            None => follow(sleep, deadline, needs_ring),
+            None => follow(sleep, deadline, needs_ring, seen),
         };
         if !fork::is_current(engine) {
             // A handler forked on top of us, and we are in the child: nothing here will ever complete.
@@ -237,7 +136,7 @@ fn wait_as(sleep: &Sleep, deadline: Option<&timespec>) -> Result<(), Errno> {
 /// Waits as the leader: until the goal is reached or has no more to do with the ring, a handler ran, or
 /// the deadline passed. `None`: somebody else leads. Signals stay blocked from one sleep to the next, so that
 /// none is handled unnoticed in between.
-fn lead(sleep: &Sleep, deadline: Option<&timespec>) -> Option<Result<(), Errno>> {
+fn lead(sleep: &Sleep, deadline: Option<&timespec>, mut seen: u64) -> Option<Result<(), Errno>> {
     let Sleep { engine, waiter, goal, .. } = *sleep;
     let me = self_id();
     // By hand, not by a guard: no destructor may be live where a cancellation unwinds.
@@ -253,14 +152,16 @@ fn lead(sleep: &Sleep, deadline: Option<&timespec>) -> Option<Result<(), Errno>>
     let slept = loop {
         // What only the ring can complete, the leader sees; for the rest it must be findable.
         if goal.any || engine.held.load(Ordering::SeqCst) != 0 {
-            goal.register(engine, sleep.number);
+            sleep.register();
         }
         waiter.word.store(IN_RING, Ordering::SeqCst);
-        if goal.reached(engine) {
+        if goal.reached_since(engine, seen) {
             break Ok(());
         }
         let left = deadline.map(|deadline| remaining(deadline).unwrap_or(timespec { tv_sec: 0, tv_nsec: 0 }));
-        let slept = sleep_in_ring(&Sleep { leads: true, ..*sleep }, left.as_ref(), before);
+        sleep.leads.set(true);
+        let slept = sleep_in_ring(sleep, left.as_ref(), before);
+        sleep.leads.set(false);
         waiter.word.store(AWAKE, Ordering::SeqCst);
         if !fork::is_current(engine) {
             set_mask(before);
@@ -269,9 +170,11 @@ fn lead(sleep: &Sleep, deadline: Option<&timespec>) -> Option<Result<(), Errno>>
         reap::process_inbox(engine, blocked, waiter);
         worklist::call_for_line(engine, blocked);
         let passed = deadline.is_some_and(|deadline| remaining(deadline).is_none());
-        let leads = engine.leader.load(Ordering::SeqCst) == me;
-        if slept.is_err() || passed || !leads || goal.reached(engine) || goal.needs_ring(engine) != Some(true)
-        {
+        if slept.is_err() || passed || engine.leader.load(Ordering::SeqCst) != me {
+            break slept;
+        }
+        seen = engine.ended.load(Ordering::SeqCst);
+        if goal.look(engine) != Some(true) {
             break slept;
         }
     };
@@ -282,9 +185,9 @@ fn lead(sleep: &Sleep, deadline: Option<&timespec>) -> Option<Result<(), Errno>>
 }
 
 /// Waits on the futex word of one's own.
-fn follow(sleep: &Sleep, deadline: Option<&timespec>, may_lead: bool) -> Result<(), Errno> {
+fn follow(sleep: &Sleep, deadline: Option<&timespec>, may_lead: bool, seen: u64) -> Result<(), Errno> {
     let Sleep { engine, waiter, goal, .. } = *sleep;
-    goal.register(engine, sleep.number);
+    sleep.register();
     if may_lead {
         waiter.may_lead.store(1, Ordering::SeqCst);
         engine.followers.fetch_add(1, Ordering::SeqCst);
@@ -293,7 +196,7 @@ fn follow(sleep: &Sleep, deadline: Option<&timespec>, may_lead: bool) -> Result<
     let mut slept = Ok(());
     // After the word: `wake`, rules 1 and 3.
     let nobody_leads = may_lead && engine.leader.load(Ordering::SeqCst) == 0;
-    if !nobody_leads && !goal.reached(engine) {
+    if !nobody_leads && !goal.reached_since(engine, seen) {
         slept = sleep_on_word(sleep, deadline);
     }
     if may_lead {
@@ -396,7 +299,7 @@ extern "C" fn cancelled(argument: *mut c_void) {
     let sleep = unsafe { &*argument.cast::<Sleep>() };
     let engine = sleep.engine;
     let blocked = Blocked::new();
-    if sleep.leads {
+    if sleep.leads.get() {
         reap::process_inbox(engine, &blocked, sleep.waiter);
         stop_leading(engine, self_id());
     } else if sleep.waiter.may_lead.swap(0, Ordering::SeqCst) == 1 {

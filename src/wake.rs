@@ -23,6 +23,9 @@
 //!    takes the number out of the request, then swaps the word. All of it is SeqCst, so either
 //!    the waiter sees the status or the completer sees the number and the word. Between the
 //!    look and the sleep the futex word or the kick's event keeps what happened.
+//!    A list may be long, so the last look is spared when `Engine::ending`, which a completer counts up before the status,
+//!    is what `Engine::ended`, counted up after it, was before the waiter's look at the whole list: then no
+//!    completion was under way at that time, and none has begun since.
 //! 2. *Events in the ring.* A leader sleeps in the kernel, which wakes it for any event. It need
 //!    not put its number into requests that only the ring can complete; `held` says whether others exist.
 //! 3. *Leadership.* Who stops leading stores 0 in `leader`, then looks for a follower to invite, or, while

@@ -9,7 +9,7 @@ use crate::observe::{self, Way};
 use crate::order::{self, File};
 use crate::polls;
 use crate::pool::{Cell32, Cell64, Number};
-use crate::request::{flag, Home, List, HELD};
+use crate::request::{flag, Handle, Home, List, HELD};
 use crate::sys::files::Identity;
 use crate::sys::threads::futex_wake;
 use crate::wake::hold;
@@ -39,6 +39,8 @@ pub struct Worklist {
     pub shift: Cell32,
     /// What each helper at work works on: a device, marked `AT_WORK`.
     pub at_work: [Cell64; PLACES],
+    /// 1: a waiter wants to collect its cold reads itself, as soon as the helper that is at them has done its present one.
+    pub leave_cold: Cell32,
     /// Which kind of job comes next.
     turn: Cell32,
     /// Counts finished jobs: tells a stuck helper from a busy one.
@@ -70,6 +72,7 @@ impl Worklist {
             working: Cell32::default(),
             shift: Cell32::default(),
             at_work: [const { Cell64::new(0) }; PLACES],
+            leave_cold: Cell32::default(),
             turn: Cell32::default(),
             finished: Cell32::default(),
             word: AtomicU32::new(CALLED),
@@ -103,20 +106,35 @@ impl Worklist {
         self.last_file.set(number);
     }
 
-    /// The next job, the kinds in turn, so that none keeps the others waiting.
-    pub fn pop(&self, engine: &Engine) -> Option<Job> {
+    /// The next job, the kinds in turn, so that none keeps the others waiting. `stale`: of what a waiter may do itself
+    /// only that which has not moved since it was first.
+    pub fn pop(&self, engine: &Engine, stale: Option<Heads>) -> Option<Job> {
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
+        let now = self.heads(engine);
+        let (writes, cold) =
+            stale.map_or((true, true), |then| (then.write == now.write, then.cold == now.cold));
         (0..4).find_map(|step| match turn.wrapping_add(step) % 4 {
             0 => line_can_move(engine).then_some(Job::Line),
-            1 => self.pop_file(engine).map(Job::Writes),
+            1 if writes => self.pop_file(engine).map(Job::Writes),
             2 => self.pop_request(engine, &self.errands).map(Job::Errand),
-            _ => self.pop_request(engine, &self.cold).map(Job::Cold),
+            3 if cold => self.pop_request(engine, &self.cold).map(Job::Cold),
+            _ => None,
         })
     }
 
-    /// The next cold read, for who is at it already.
+    /// What is first in line of that which waiters may do themselves.
+    pub fn heads(&self, engine: &Engine) -> Heads {
+        let handle = |number| engine.requests.get(number).map_or(0, |request| request.handle(number));
+        let write = engine.files.get(self.first_file.get()).map_or(0, |file| handle(file.queue.first()));
+        Heads { write, cold: handle(self.cold.first()) }
+    }
+
+    /// The next cold read, for the helper that is at it already; `None` also when a waiter wants to go on with it.
     pub fn pop_cold(&self, engine: &Engine) -> Option<Number> {
+        if self.leave_cold.get() != 0 {
+            return None;
+        }
         self.pop_request(engine, &self.cold)
     }
 
@@ -169,6 +187,13 @@ impl Worklist {
     }
 }
 
+/// The oldest write and the oldest cold read in line, by handle; 0: none.
+#[derive(Clone, Copy, Default)]
+pub struct Heads {
+    write: Handle,
+    cold: Handle,
+}
+
 /// Marks a device in `Worklist::at_work`: 0 is nobody.
 pub const AT_WORK: u64 = 1 << 63;
 /// Most helpers that there can be.
@@ -203,7 +228,14 @@ pub fn push_cold(engine: &Engine, guard: &Guard, number: Number) {
     hold(engine, request);
     request.set_state(HELD);
     engine.work.cold.push_back(&engine.requests, number, Home::Cold);
-    call_helper(engine, guard, request.notice.get() != 0 || engine.work.cold.len() > 1);
+    call_helper(engine, guard, request.notice.get() != 0);
+}
+
+/// A cold read that a waiter took out, and that it would have to wait for.
+pub fn put_back_cold(engine: &Engine, guard: &Guard, number: Number) {
+    engine.request(number).set_state(HELD);
+    engine.work.cold.push_front(&engine.requests, number, Home::Cold);
+    call_helper(engine, guard, engine.request(number).notice.get() != 0);
 }
 
 /// Queues anything else that may wait.
@@ -250,10 +282,36 @@ pub fn call_if_line_can_move(engine: &Engine, guard: &Guard) {
     }
 }
 
+/// A thread goes to sleep that could not do itself what it waits for: a helper that leaves such things to waiters
+/// for a while is to begin. Async-signal-safe.
+pub fn hurry(engine: &Engine) {
+    engine.asked.store(0, Ordering::Relaxed);
+    if engine.work.word.load(Ordering::Relaxed) == LINGERING {
+        let blocked = Blocked::new();
+        let guard = engine.lock.lock(&blocked);
+        if engine.work.has_work(engine) {
+            call_helper(engine, &guard, true);
+        }
+    }
+}
+
+/// A program asks for a request that is not complete. When it asks more often than once for each that a helper may hold,
+/// and waits for none, it polls: the helper is to begin. Async-signal-safe.
+#[inline]
+pub fn asked(engine: &Engine) {
+    let held = engine.held.load(Ordering::Relaxed);
+    if held != 0 && engine.asked.fetch_add(1, Ordering::Relaxed) > held {
+        hurry(engine);
+    }
+}
+
 /// Wakes an idle helper. When none of `urgent` holds, one that lingers finds the work by itself soon.
 pub fn call_helper(engine: &Engine, _: &Guard, urgent: bool) {
     let helpers = &engine.work;
     if helpers.idle.get() == 0 {
+        if urgent {
+            helpers.word.store(CALLED, Ordering::Relaxed);
+        }
         return;
     }
     let word = helpers.word.load(Ordering::Relaxed);

@@ -50,6 +50,9 @@ pub struct Engine {
     pub(super) owed: SeqCst,
     pub(super) followers: SeqCst,
     pub(super) held: SeqCst,
+    /// Completions begun, and done with the status.
+    pub(super) ending: SeqCst,
+    pub(super) ended: SeqCst,
     pub(super) requests: Vec<Request>,
     pub(super) waiters: Vec<Waiter>,
     /// The one batch: requests pending, and who waits for its end.
@@ -77,6 +80,8 @@ impl Engine {
             owed: SeqCst::new(0),
             followers: SeqCst::new(0),
             held: SeqCst::new(count(|kind| kind.held)),
+            ending: SeqCst::new(0),
+            ended: SeqCst::new(0),
             requests: kinds.iter().map(request).collect(),
             waiters: (0..=waiters).map(|_| waiter()).collect(),
             pending: SeqCst::new(count(|kind| kind.batch)),
@@ -216,7 +221,19 @@ impl Engine {
     pub fn complete(&self, at: usize) {
         let request = &self.requests[at];
         let early = self.has(Fault::WaiterBeforeStatus).then(|| request.waiter.swap(0));
+        if !self.has(Fault::CountsOnlyAfter) {
+            self.ending.fetch_add(1);
+        }
+        if self.has(Fault::CountsOnlyBefore) {
+            self.ended.fetch_add(1);
+        }
         assert_eq!(request.in_progress.swap(0), 1, "completed twice");
+        if self.has(Fault::CountsOnlyAfter) {
+            self.ending.fetch_add(1);
+        }
+        if !self.has(Fault::CountsOnlyBefore) {
+            self.ended.fetch_add(1);
+        }
         let waiter = early.unwrap_or_else(|| request.waiter.swap(0));
         if request.kind.held && self.has(Fault::HeldFallsBeforeBatch) {
             self.held.fetch_sub(1);

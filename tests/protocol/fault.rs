@@ -9,6 +9,12 @@ pub enum Fault {
     LooksBeforeRegistering,
     /// A completer takes the waiter's number, and then stores the status.
     WaiterBeforeStatus,
+    /// A completer counts up only after the status that it ends a request.
+    CountsOnlyAfter,
+    /// A completer counts up only before the status.
+    CountsOnlyBefore,
+    /// A waiter looks at the statuses, and then notes how many requests have ended.
+    LooksBeforeCount,
     /// The second waiter of a request puts its number over the first one's.
     OverwritesWaiter,
     /// Who wakes a thread that sleeps in the ring does not kick.

@@ -47,6 +47,14 @@ fn a_waiter_that_looks_too_early_is_found_out() {
     }
 }
 
+/// The counters stand for a second look at the list: each half of the rule in `wake` is needed.
+#[test]
+fn a_completion_that_is_counted_at_the_wrong_time_is_found_out() {
+    for fault in [Fault::CountsOnlyAfter, Fault::CountsOnlyBefore, Fault::LooksBeforeCount] {
+        must_fail(fault, None, move || one_waiter(Some(fault)));
+    }
+}
+
 /// Two waiters for one request, one of them for another one too.
 fn two_waiters(fault: Option<Fault>) {
     let engine = Arc::new(Engine::new(fault, 2, &[OFF_RING, OFF_RING]));

@@ -33,6 +33,14 @@ impl Goal {
         requests.filter(|request| !request.kind.off_ring).any(|request| request.in_progress.load() != 0)
     }
 
+    /// `Goal::reached_since`
+    fn reached_since(self, engine: &Engine, seen: u32) -> bool {
+        match self {
+            Goal::Any(_) => engine.ending.load() != seen && self.reached(engine),
+            Goal::Batch(_) => self.reached(engine),
+        }
+    }
+
     /// `Goal::register`
     fn register(self, engine: &Engine, number: u32) {
         let Goal::Any(list) = self else {
@@ -80,16 +88,18 @@ impl Engine {
     fn wait_as(&self, number: u32, goal: Goal) {
         loop {
             self.waiter(number).word.store(AWAKE);
+            let before = self.ended.load();
             if goal.reached(self) {
                 return;
             }
+            let seen = if self.has(Fault::LooksBeforeCount) { self.ended.load() } else { before };
             let needs_ring = goal.needs_ring(self);
-            if !(needs_ring && self.lead(number, goal)) {
+            if !(needs_ring && self.lead(number, goal, seen)) {
                 if !needs_ring && !self.has(Fault::KeepsInvitation) {
                     // It may have led, or was invited, and will do neither any more.
                     self.hand_over();
                 }
-                self.follow(number, goal, needs_ring);
+                self.follow(number, goal, needs_ring, seen);
             }
             if goal.reached(self) {
                 return;
@@ -98,20 +108,20 @@ impl Engine {
     }
 
     /// False: somebody else leads.
-    fn lead(&self, number: u32, goal: Goal) -> bool {
+    fn lead(&self, number: u32, goal: Goal, mut seen: u32) -> bool {
         if !self.try_lead(number) {
             return false;
         }
         loop {
             let findable = self.held.load() != 0 && !self.has(Fault::LeaderNeverRegisters);
-            let before_word = self.has(Fault::LooksBeforeWord) && goal.reached(self);
+            let before_word = self.has(Fault::LooksBeforeWord) && goal.reached_since(self, seen);
             if findable {
                 goal.register(self, number);
             }
             self.waiter(number).word.store(IN_RING);
             let reached = match self.has(Fault::LooksBeforeWord) {
                 true => before_word,
-                false => goal.reached(self),
+                false => goal.reached_since(self, seen),
             };
             if reached {
                 break;
@@ -121,6 +131,7 @@ impl Engine {
             // `process_inbox`
             events.into_iter().for_each(|event| self.process(event));
             self.drain_line();
+            seen = self.ended.load();
             if goal.reached(self) || !goal.needs_ring(self) {
                 break;
             }
@@ -130,21 +141,21 @@ impl Engine {
         true
     }
 
-    fn follow(&self, number: u32, goal: Goal, may_lead: bool) {
+    fn follow(&self, number: u32, goal: Goal, may_lead: bool, seen: u32) {
         let waiter = self.waiter(number);
-        let early = self.has(Fault::LooksBeforeRegistering) && goal.reached(self);
+        let early = self.has(Fault::LooksBeforeRegistering) && goal.reached_since(self, seen);
         goal.register(self, number);
         if may_lead {
             waiter.may_lead.store(1);
             self.followers.fetch_add(1);
         }
-        let before = self.has(Fault::LooksBeforeWord) && goal.reached(self);
+        let before = self.has(Fault::LooksBeforeWord) && goal.reached_since(self, seen);
         let led_before = self.has(Fault::LeaderBeforeWord) && self.leader.load() != 0;
         waiter.word.store(ASLEEP);
         let reached = match self.fault {
             Some(Fault::LooksBeforeWord) => before,
             Some(Fault::LooksBeforeRegistering) => early,
-            _ => goal.reached(self),
+            _ => goal.reached_since(self, seen),
         };
         let led = || match self.has(Fault::LeaderBeforeWord) {
             true => led_before,
