@@ -100,6 +100,9 @@ fn wait_as(sleep: &Sleep, deadline: Option<&timespec>) -> Result<(), Errno> {
         let Some(needs_ring) = goal.look(engine) else { return Ok(()) };
         let held = engine.held.load(Ordering::SeqCst) != 0;
         let works = held && deadline.is_none();
+        if held {
+            worklist::waits(engine);
+        }
         if !needs_ring || works {
             // We turn away from the ring, for a while or for good: others may need somebody to lead.
             hand_over(engine);

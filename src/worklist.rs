@@ -285,7 +285,6 @@ pub fn call_if_line_can_move(engine: &Engine, guard: &Guard) {
 /// A thread goes to sleep that could not do itself what it waits for: a helper that leaves such things to waiters
 /// for a while is to begin. Async-signal-safe.
 pub fn hurry(engine: &Engine) {
-    engine.asked.store(0, Ordering::Relaxed);
     if engine.work.word.load(Ordering::Relaxed) == LINGERING {
         let blocked = Blocked::new();
         let guard = engine.lock.lock(&blocked);
@@ -295,12 +294,18 @@ pub fn hurry(engine: &Engine) {
     }
 }
 
+/// A thread waits: its program does not poll.
+pub fn waits(engine: &Engine) {
+    engine.asked.store(0, Ordering::Relaxed);
+}
+
 /// A program asks for a request that is not complete. When it asks more often than once for each that a helper may hold,
 /// and waits for none, it polls: the helper is to begin. Async-signal-safe.
 #[inline]
 pub fn asked(engine: &Engine) {
     let held = engine.held.load(Ordering::Relaxed);
     if held != 0 && engine.asked.fetch_add(1, Ordering::Relaxed) > held {
+        waits(engine);
         hurry(engine);
     }
 }
