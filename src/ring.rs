@@ -176,6 +176,12 @@ impl Ring {
         context::io_getevents_now(self.id, inbox)
     }
 
+    /// Returns when nobody is half-way through taking events: the kernel copies them under a lock of the ring, which it takes
+    /// also for no events (fs/aio.c, aio_read_events_ring).
+    pub fn let_others_finish(&self) {
+        let _ = context::io_getevents_now(self.id, &mut []);
+    }
+
     /// Whether a good part of the ring is free: enough to call somebody who fills it.
     pub fn has_room(&self) -> bool {
         self.in_ring.load(Ordering::Relaxed) <= self.limit - self.limit / 4

@@ -17,6 +17,7 @@ use crate::pool::Number;
 use crate::reap;
 use crate::sys::context::io_pgetevents;
 use crate::sys::threads::{futex_wait, handlers_all_restart, now, self_id, set_mask};
+use crate::threads::IDLE;
 use crate::wake::{hand_over, stop_leading, try_lead, Waiter, ASLEEP, AWAKE, INBOX, IN_RING};
 use crate::worklist;
 use core::cell::Cell;
@@ -161,9 +162,9 @@ fn lead(sleep: &Sleep, deadline: Option<&timespec>, mut seen: u64) -> Option<Res
         if goal.reached_since(engine, seen) {
             break Ok(());
         }
-        let left = deadline.map(|deadline| remaining(deadline).unwrap_or(timespec { tv_sec: 0, tv_nsec: 0 }));
+        let limit = leaders_limit(deadline);
         sleep.leads.set(true);
-        let slept = sleep_in_ring(sleep, left.as_ref(), before);
+        let slept = sleep_in_ring(sleep, Some(&limit), before);
         sleep.leads.set(false);
         waiter.word.store(AWAKE, Ordering::SeqCst);
         if !fork::is_current(engine) {
@@ -207,6 +208,14 @@ fn follow(sleep: &Sleep, deadline: Option<&timespec>, may_lead: bool, seen: u64)
         engine.followers.fetch_sub(1, Ordering::SeqCst);
     }
     slept
+}
+
+/// How long a leader sleeps at a stretch: who took over from one that seemed stuck may have taken its completion, and
+/// the kernel does not wake it for that. Its signals are blocked from one sleep to the next, so no handler is missed.
+fn leaders_limit(deadline: Option<&timespec>) -> timespec {
+    let most = timespec { tv_sec: 0, tv_nsec: IDLE };
+    let left = deadline.map(|deadline| remaining(deadline).unwrap_or(timespec { tv_sec: 0, tv_nsec: 0 }));
+    left.filter(|left| is_before(left, &most)).unwrap_or(most)
 }
 
 fn is_before(one: &timespec, other: &timespec) -> bool {

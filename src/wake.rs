@@ -43,8 +43,12 @@
 //! once a second whether events lie in the ring, or in a leader's inbox, that nobody took since it
 //! looked last, and takes the leadership over. So does `aio_error`. That is safe at any moment: each leader has an inbox
 //! of its own, an event is taken out of it by an atomic swap, and completing is safe for many threads
-//! at once. Waiters themselves never wake up to look: a handler that runs between two sleeps is one whose EINTR
+//! at once. Followers never wake up to look: a handler that runs between two sleeps is one whose EINTR
 //! is lost.
+//!
+//! A leader that the scheduler kept from running looks the same, and it is one that sleeps in the kernel, which sees that
+//! the ring is empty again and lets it sleep on. What it waits for may be among what was taken, and it need not be
+//! findable (rule 2). So a leader looks around by itself once a second (`wait`).
 //!
 //! # Signals and cancellation
 //!
@@ -238,7 +242,12 @@ pub fn is_stalled(engine: &Engine) -> bool {
 /// Takes the leadership from whoever has it; for when `is_stalled`. Signals must be blocked.
 pub fn take_over(engine: &Engine, me: u64) -> bool {
     let leader = engine.leader.load(Ordering::SeqCst);
-    engine.leader.compare_exchange(leader, me, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    let taken = engine.leader.compare_exchange(leader, me, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+    if taken {
+        // The kernel may be just putting events into the other's inbox, of which `reap::rescue` must not see half.
+        engine.ring.let_others_finish();
+    }
+    taken
 }
 
 /// Stops leading, unless the leadership was taken over meanwhile.

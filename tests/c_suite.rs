@@ -39,6 +39,7 @@ programs! {
     hung_filesystem
     kernel_aio
     hints
+    late_leader
     limits
     lio
     lio_wait
