@@ -3,9 +3,12 @@
  * time. Each child must be able to do its own I/O at once, must find nothing in progress that nobody will end, and
  * must not disturb its parent, whose data is compared.
  *
- * Seen to fail on libc's implementation, as each DEFECT says.
+ * Seen to fail: on libc's implementation, as each DEFECT says; children_of_a_process_whose_threads_look_at_its_objects on a
+ * library that asked the dynamic loader for the list of objects at each process's first call.
  */
 #include "children.h"
+
+#include <link.h>
 
 enum { SIZE = 4096, DEPTH = 8, MILLISECONDS = 2500 };
 
@@ -269,4 +272,34 @@ CASE(a_child_of_the_bare_fork_is_not_stuck)
         CHECK_EQ(write(ends[i][1], "b", 1), 1);
         CHECK_EQ(finish(&busy[PIPES][i]), 1);
     }
+}
+
+static int look_at_object(struct dl_phdr_info *object, size_t size, void *unused)
+{
+    (void)object, (void)size, (void)unused;
+    return 0;
+}
+
+/* As an unwinder does for each exception. glibc has a lock for it that a forked child may find closed for ever. */
+static void *look_at_objects(void *unused)
+{
+    while (!stop())
+        dl_iterate_phdr(look_at_object, NULL);
+    return unused;
+}
+
+static void use_in_child(void *unused)
+{
+    (void)unused;
+    use_everything();
+}
+
+CASE(children_of_a_process_whose_threads_look_at_its_objects)
+{
+    pthread_t other = start_thread(look_at_objects, NULL);
+
+    for (int i = 0; i < 60; i++)
+        in_child(use_in_child, NULL);
+    __atomic_store_n(&stopping, 1, __ATOMIC_RELAXED);
+    join_thread(other);
 }

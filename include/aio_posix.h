@@ -266,7 +266,8 @@ AIO_POSIX_NOTHROW;
  error when the request failed; -1 with `*aiocbp` NULL and errno: EAGAIN (EWOULDBLOCK), the time passed, or the process has
  never used AIO; EINTR, as in `aio_suspend`; EINVAL, `timeout` is no time; EFAULT, `aiocbp` is NULL; ENOSYS, the kernel
  refuses a context. Requests that were complete before a process's first call are served where the
- program, or a library of its that is linked with this one, refers to this function by name. A cancellation point.
+ program refers to this function by name, or, if it had one thread when it began to use AIO, a library of its that is
+ linked with this one. A cancellation point.
  An extension, as in FreeBSD 14.
 
  # Safety

@@ -197,13 +197,53 @@ pub fn forget(engine: &Engine, aiocb: AiocbRef) {
     }
 }
 
-/// Whether the program, or an object that is linked with this library, refers to aio_waitcomplete. Once per process; not
-/// async-signal-safe (the dynamic loader's lock).
+/// Whether the program, or an object that is linked with this library, refers to aio_waitcomplete. Not async-signal-safe.
+///
+/// The dynamic loader's list of objects has a lock that glibc does not open in a forked child: another thread of the parent's may
+/// have held it. So the list is asked for only where no other thread ever was, in the parents either; the program
+/// itself is found without it, and a child has its parent's answer.
 pub fn is_referred_to() -> bool {
-    let mut found = false;
-    // SAFETY: the callback gets what it is given here, while this frame stands.
-    unsafe { libc::dl_iterate_phdr(Some(look_at_object), (&raw mut found).cast()) };
+    const YES: u32 = 1;
+    const NO: u32 = 2;
+    /// Not wiped in a child.
+    static ANSWER: AtomicU32 = AtomicU32::new(0);
+    match ANSWER.load(Ordering::Relaxed) {
+        0 => {}
+        answer => return answer == YES,
+    }
+    let mut found = program_refers();
+    if !found && never_had_threads() {
+        // SAFETY: the callback gets what it is given here, while this frame stands.
+        unsafe { libc::dl_iterate_phdr(Some(look_at_object), (&raw mut found).cast()) };
+    }
+    ANSWER.store(if found { YES } else { NO }, Ordering::Relaxed);
     found
+}
+
+fn program_refers() -> bool {
+    // SAFETY: the kernel's word on the program's headers, which stay mapped, or 0.
+    let (first, count) =
+        unsafe { (libc::getauxval(libc::AT_PHDR), libc::getauxval(libc::AT_PHNUM) as usize) };
+    let headers = || {
+        let headers = if first == 0 { 0..0 } else { 0..count };
+        // SAFETY: the kernel says how many there are.
+        headers.map(|at| unsafe { &*(first as *const libc::Elf64_Phdr).add(at) })
+    };
+    let base = headers()
+        .find(|header| header.p_type == libc::PT_PHDR)
+        .map_or(0, |header| first.wrapping_sub(header.p_vaddr));
+    let dynamic = headers().find(|header| header.p_type == libc::PT_DYNAMIC);
+    // SAFETY: the program's own load address and dynamic section.
+    dynamic.is_some_and(|header| unsafe { refers(base, (base + header.p_vaddr) as *const _, true) })
+}
+
+/// What glibc (2.32 and newer) says of this process and those that it was forked from.
+fn never_had_threads() -> bool {
+    // SAFETY: a NUL-terminated name; the variable is a char.
+    unsafe {
+        let said = libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()).cast::<u8>();
+        !said.is_null() && said.read_volatile() != 0
+    }
 }
 
 const SONAME: &[u8] = b"libaio_posix.so";
