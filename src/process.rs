@@ -9,7 +9,7 @@ use crate::observe;
 use crate::ring::{Ring, DEFAULT_REQUESTS};
 use crate::settings;
 use crate::sys::context::io_destroy;
-use crate::sys::threads::{map_zeroed, replace_zeroed};
+use crate::sys::threads::{map_zeroed, replace_zeroed, unmap};
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -102,12 +102,17 @@ fn new_engine() -> Result<Option<&'static Engine>, Errno> {
         place.write(Engine::new(ring, epoch, most_helpers));
         place.as_ref()
     };
+    // The completion thread's seat, before anyone can wait.
+    if engine.waiters.take().is_none() {
+        let _ = io_destroy(engine.ring.id());
+        // SAFETY: nobody else has seen this engine.
+        unsafe { unmap(memory, size_of::<Engine>()) };
+        return Err(Errno::AGAIN);
+    }
     forget_parents_ring(engine);
     if crate::finished::is_referred_to() {
         engine.finished.want();
     }
-    // The completion thread's seat, before anyone can wait.
-    engine.waiters.take().ok_or(Errno::AGAIN)?;
     Ok(Some(engine))
 }
 

@@ -54,6 +54,7 @@ programs! {
     pipe
     position
     reqprio
+    scarce
     socket
     stress_waiters
     submit
