@@ -4,12 +4,20 @@
 //! whose own threads have all ended must be able to end too, and a program that is done with AIO has no
 //! thread of ours. `Engine::alive` has one word for the completion thread and one for the first helper.
 //! Who submits counts `live` up and then looks at the word; who wants to end clears the word and then looks at
-//! `live`. Both SeqCst: one of them sees the other. Who turns the word from 0 to 1 starts, or remains, the thread.
+//! `live`. Both SeqCst: one of them sees the other.
+//!
+//! | word | meaning | who may change it |
+//! |---|---|---|
+//! | 0 | no thread | who submits: to `STARTING`; the thread that has just set it: to 1, and remains |
+//! | 1 | there is one | that thread: to 0, to end |
+//! | `STARTING` | one is being started | who starts it: to 1, or to 0 where the system has none to give |
+//!
+//! Others that submit wait for what becomes of `STARTING`: a request that relied on a thread which is not to be had would never end.
 
 use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::lock::Blocked;
-use crate::sys::threads::{set_mask, LIBRARY_THREAD_MASK};
+use crate::sys::threads::{futex_wait, futex_wake, set_mask, LIBRARY_THREAD_MASK};
 use core::sync::atomic::Ordering;
 use libc::c_void;
 
@@ -26,11 +34,16 @@ const STACK: usize = 128 << 10;
 /// Nanoseconds after which an idle thread looks whether it may end (below one second, for `later`).
 pub const IDLE: i64 = 999_000_000;
 
+/// In `Engine::alive`: see above.
+const NONE: u32 = 0;
+const ALIVE: u32 = 1;
+const STARTING: u32 = 2;
+
 /// Sees to it that the completion thread and a helper are there. EAGAIN: the system has no thread to give.
 #[inline]
 pub fn ensure(engine: &'static Engine) -> Result<(), Errno> {
     for role in [Role::Completion, Role::Helper] {
-        if engine.alive[role as usize].load(Ordering::SeqCst) == 0 {
+        if engine.alive[role as usize].load(Ordering::SeqCst) != ALIVE {
             revive(engine, role)?;
         }
     }
@@ -40,8 +53,14 @@ pub fn ensure(engine: &'static Engine) -> Result<(), Errno> {
 #[cold]
 fn revive(engine: &'static Engine, role: Role) -> Result<(), Errno> {
     let alive = &engine.alive[role as usize];
-    if alive.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-        return Ok(());
+    loop {
+        match alive.compare_exchange(NONE, STARTING, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => break,
+            Err(STARTING) => {
+                let _ = futex_wait(alive, STARTING, None);
+            }
+            Err(_) => return Ok(()),
+        }
     }
     // A thread inherits its creator's mask: none of the program's signals may reach it.
     let blocked = Blocked::new();
@@ -49,7 +68,9 @@ fn revive(engine: &'static Engine, role: Role) -> Result<(), Errno> {
         Role::Completion => start(role, engine),
         Role::Helper => start_helper(engine, &blocked),
     };
-    started.inspect_err(|_| alive.store(0, Ordering::SeqCst))
+    alive.store(if started.is_ok() { ALIVE } else { NONE }, Ordering::SeqCst);
+    futex_wake(alive, i32::MAX as u32);
+    started
 }
 
 /// Starts a helper, which counts from now on.
@@ -68,9 +89,9 @@ pub fn may_end(engine: &Engine, role: Role) -> bool {
         return false;
     }
     let alive = &engine.alive[role as usize];
-    alive.store(0, Ordering::SeqCst);
+    alive.store(NONE, Ordering::SeqCst);
     engine.live.load(Ordering::SeqCst) == 0
-        || alive.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_err()
+        || alive.compare_exchange(NONE, ALIVE, Ordering::SeqCst, Ordering::SeqCst).is_err()
 }
 
 /// Starts a thread. EAGAIN: the system has no more to give. Not async-signal-safe; signals blocked.
