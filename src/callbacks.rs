@@ -65,7 +65,7 @@ pub fn run(engine: &'static Engine, function: usize, value: usize, attributes: u
         return create(attributes, First { job, engine: None }) || create(0, First { job, engine: None });
     }
     let mut state = engine.callbacks.state();
-    if state.idle > state.jobs.len() {
+    if state.idle > state.jobs.len() && state.jobs.try_reserve(1).is_ok() {
         state.jobs.push_back(job);
         drop(state);
         engine.callbacks.called.notify_one();
@@ -85,31 +85,38 @@ extern "C" {
 }
 
 fn create(attributes: usize, first: First) -> bool {
-    let first = Box::into_raw(Box::new(first));
     let mut thread: libc::pthread_t = 0;
     // SAFETY: the caller's attributes, valid by SIGEV_THREAD's contract, or our own, initialised here;
-    // the entry takes the box over when the thread exists.
+    // the entry takes `first` over when the thread exists. Not a Box, which aborts the program where memory is out.
     unsafe {
+        let place = libc::malloc(size_of::<First>()).cast::<First>();
+        if place.is_null() {
+            return false;
+        }
+        place.write(first);
+        let first = place.cast::<c_void>();
         let created = if attributes != 0 {
-            pthread_create(&raw mut thread, attributes as *const _, callback_entry, first.cast())
+            pthread_create(&raw mut thread, attributes as *const _, callback_entry, first)
         } else {
             let mut detached = core::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
             libc::pthread_attr_init(detached.as_mut_ptr());
             libc::pthread_attr_setdetachstate(detached.as_mut_ptr(), libc::PTHREAD_CREATE_DETACHED);
-            let created = pthread_create(&raw mut thread, detached.as_ptr(), callback_entry, first.cast());
+            let created = pthread_create(&raw mut thread, detached.as_ptr(), callback_entry, first);
             libc::pthread_attr_destroy(detached.as_mut_ptr());
             created
         };
         if created != 0 {
-            drop(Box::from_raw(first));
+            libc::free(first);
         }
         created == 0
     }
 }
 
 extern "C" fn callback_entry(argument: *mut c_void) -> *mut c_void {
-    // SAFETY: `create`'s box, ours now.
-    let First { mut job, engine } = *unsafe { Box::from_raw(argument.cast::<First>()) };
+    // SAFETY: what `create` wrote, ours now.
+    let First { mut job, engine } = unsafe { argument.cast::<First>().read() };
+    // SAFETY: malloc's, and read.
+    unsafe { libc::free(argument) };
     loop {
         call(job);
         set_mask(LIBRARY_THREAD_MASK);
