@@ -32,6 +32,9 @@ pub struct Submission {
     /// iovecs, and what `aio_waitcomplete` will know it by; or 0.
     copy: Cell<Number>,
     record: Cell<Number>,
+    /// A request slot, taken beforehand where even what is complete at once needs one: when the transfer is done it is too
+    /// late to say EAGAIN.
+    slot: Cell<Number>,
 }
 
 /// How a transfer names its buffer and its place, beyond what aio_read and aio_write have.
@@ -57,13 +60,19 @@ impl Submission {
         form: Form,
     ) -> Submission {
         let started = observe::submitted(engine, operation, aiocb);
-        let (buffer, copy, record) = (aiocb.buffer(), Cell::new(0), Cell::new(0));
-        Submission { aiocb, operation, notice, batch, form, started, buffer, copy, record }
+        let (buffer, copy, record, slot) = (aiocb.buffer(), Cell::new(0), Cell::new(0), Cell::new(0));
+        Submission { aiocb, operation, notice, batch, form, started, buffer, copy, record, slot }
     }
 
     /// The aiocb is in progress from here on. EINVAL, EAGAIN: `Copies::copy`, or memory is out.
     #[inline(always)]
-    pub fn begin(&mut self, engine: &Engine) -> Result<(), Errno> {
+    pub fn begin(&mut self, engine: &'static Engine) -> Result<(), Errno> {
+        if self.batch != 0 || matches!(self.notice, Notice::Thread { .. }) {
+            let number = engine.take_request().ok_or(Errno::AGAIN)?;
+            // Should it go back unused: what its last user had was given back by that one.
+            engine.request(number).copy.set(0);
+            self.slot.set(number);
+        }
         let record = finished::reserve(engine, self.aiocb)?;
         self.record.set(record);
         self.aiocb.begin(engine.epoch, record);
@@ -79,9 +88,26 @@ impl Submission {
     /// Gives back what no request took over.
     #[inline(always)]
     pub fn end(&self, engine: &Engine) {
-        if self.copy.get() | self.record.get() != 0 {
-            engine.copies.give(self.copy.take());
-            finished::give_back(engine, self.record.take());
+        if self.copy.get() | self.record.get() | self.slot.get() != 0 {
+            self.give_back(engine);
+        }
+    }
+
+    #[cold]
+    fn give_back(&self, engine: &Engine) {
+        engine.copies.give(self.copy.take());
+        finished::give_back(engine, self.record.take());
+        if self.slot.get() != 0 {
+            engine.free_request(self.slot.take());
+        }
+    }
+
+    /// A slot for the request, and a thread for what comes of it. `None`: memory or threads are out.
+    #[inline(always)]
+    fn take_slot(&self, engine: &'static Engine) -> Option<Number> {
+        match self.slot.take() {
+            0 => engine.take_request(),
+            number => Some(number),
         }
     }
 }
@@ -110,7 +136,7 @@ pub fn new_request(
     flags: c_int,
     rest: Buffer,
 ) -> Result<(Handle, &'static Request), Errno> {
-    let number = engine.take_request().ok_or(Errno::AGAIN)?;
+    let number = submission.take_slot(engine).ok_or(Errno::AGAIN)?;
     let request = engine.request(number);
     let handle = fill_request(request, submission, number, rest);
     if flags & libc::O_NONBLOCK != 0 {
@@ -135,7 +161,10 @@ pub fn new_direct(
         request.add(flag::NOWAIT);
         return Ok((handle, request));
     }
-    let number = engine.take_request_alone().ok_or(Errno::AGAIN)?;
+    let number = match submission.slot.take() {
+        0 => engine.take_request_alone().ok_or(Errno::AGAIN)?,
+        number => number,
+    };
     let request = engine.request(number);
     let handle = fill_request(request, submission, number, submission.buffer);
     request.add(flag::NOWAIT | flag::RESFD);
@@ -189,7 +218,7 @@ pub fn ended(engine: &'static Engine, submission: &Submission, outcome: Outcome)
         return tell_here(engine, submission.notice).map(|()| None);
     }
     // What is left of the buffer does not matter any more.
-    let number = engine.take_request().ok_or(Errno::AGAIN)?;
+    let number = submission.take_slot(engine).ok_or(Errno::AGAIN)?;
     let request = engine.request(number);
     fill_request(request, submission, number, submission.aiocb.buffer());
     observe::went(request, Went::AtOnce);

@@ -75,10 +75,9 @@ pub fn submit_gathering<const ROOM: usize>(
 
 /// Ends a request that was never to start, with its notification.
 pub fn fail(engine: &'static Engine, submission: &mut Submission, errno: Errno) -> Result<(), Errno> {
-    submission.begin(engine)?;
-    let answer = ended(engine, submission, Err(errno)).map(|_| ());
+    let answer = submission.begin(engine).and_then(|()| ended(engine, submission, Err(errno)).map(|_| ()));
     submission.end(engine);
-    answer
+    answer.inspect_err(|&errno| submission.aiocb.refuse(errno))
 }
 
 fn read(engine: &'static Engine, submission: &Submission) -> Way {
