@@ -61,8 +61,9 @@ struct First {
 pub fn run(engine: &'static Engine, function: usize, value: usize, attributes: usize) -> bool {
     let job = Job { function, value };
     if attributes != 0 {
-        // Attributes that cannot be had (a bad stack size) must not lose the notification.
-        return create(attributes, First { job, engine: None }) || create(0, First { job, engine: None });
+        // Attributes that cannot be had (a bad stack size) must not lose the notification. Twice: it is the same error that
+        // tells of no thread to be had just now.
+        return [attributes, attributes, 0].into_iter().any(|with| create(with, First { job, engine: None }));
     }
     let mut state = engine.callbacks.state();
     if state.idle > state.jobs.len() && state.jobs.try_reserve(1).is_ok() {
