@@ -5,8 +5,13 @@
 #ifndef EXTENSIONS_H
 #define EXTENSIONS_H
 
-#include "check.h"
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+/* Before check.h, which makes macros of some of its names. */
 #include "../include/aio_posix.h"
+#include "check.h"
 #include <sys/uio.h>
 
 #pragma weak aio_readv

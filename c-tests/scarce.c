@@ -3,8 +3,8 @@
  * What a process has too little of: a call that is refused with EAGAIN has done nothing, one that is not refused ends though
  * nothing more can be had, and asking again and again uses nothing up. (limits.c: every limit by itself.)
  *
- * Seen to fail, in this order: on a library that took a slot for the notification after the transfer; that took a thread
- * which is being started for one that is there; that kept the context when the rest of the start failed; that aborted for want
+ * Seen to fail, in this order: on a library that took a slot for the notification after the transfer; that left
+ * the aiocbs of a list that was refused as a whole as they were; that took a thread which is being started for one that is there; that kept the context when the rest of the start failed; that aborted for want
  * of memory for a callback.
  */
 #include "children.h"
@@ -94,6 +94,36 @@ CASE(a_write_that_is_refused_is_not_done)
     if (geteuid() != 0)
         SKIP("needs root");
     in_child(append_without_threads, NULL);
+}
+
+static void list_without_threads(void *unused)
+{
+    struct sigevent event = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN };
+    struct aiocb cbs[2];
+    struct aiocb *list[3] = { &cbs[0], NULL, &cbs[1] };
+    int ends[2];
+    char bytes[2];
+
+    (void)unused;
+    become_somebody();
+    block_signal(SIGRTMIN);
+    limit(RLIMIT_NPROC, 0);
+    CHECK_EQ(pipe(ends), 0);
+    for (int i = 0; i < 2; i++) {
+        prepare(&cbs[i], ends[0], &bytes[i], 1, 0);
+        cbs[i].aio_lio_opcode = LIO_READ;
+    }
+    CHECK_FAILS(lio_listio(LIO_NOWAIT, list, 3, &event), EAGAIN);
+    for (int i = 0; i < 2; i++)
+        CHECK_EQ(aio_error(&cbs[i]), EAGAIN);
+}
+
+/* The standard has the caller of a refused list ask which of it was refused. */
+CASE(each_element_of_a_refused_list_says_so)
+{
+    if (geteuid() != 0)
+        SKIP("needs root");
+    in_child(list_without_threads, NULL);
 }
 
 /* ---- Taken is done -------------------------------------------------------------------------------- */

@@ -345,7 +345,11 @@ pub unsafe extern "C" fn lio_listio(
         (Ok(Service::Libc), _) if notice.is_ours() => answer(Err(Errno::NOSYS)),
         // SAFETY: this function's own contract.
         (Ok(Service::Libc), _) => unsafe { libc_fallback::listio(mode, list, nent, sig) },
-        (Err(errno), _) => answer(Err(errno)),
+        (Err(errno), _) => {
+            // SAFETY: this function's own contract.
+            unsafe { lio::refuse_list(list, nent as usize, errno) };
+            answer(Err(errno))
+        }
     }
 }
 

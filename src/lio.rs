@@ -30,7 +30,9 @@ pub unsafe fn run_and_wait(
     list: *const *const Aiocb,
     count: usize,
 ) -> Result<(), Errno> {
-    let (number, batch) = new_batch(engine, 2)?;
+    // SAFETY: handed on from our caller.
+    let (number, batch) =
+        new_batch(engine, 2).inspect_err(|&errno| unsafe { refuse_list(list, count, errno) })?;
     // SAFETY: handed on from our caller.
     let submitted = unsafe { submit_list(engine, list, count, number) };
     batch_less_one(
@@ -65,7 +67,11 @@ pub unsafe fn run(
         // SAFETY: handed on from our caller.
         return unsafe { submit_list(engine, list, count, 0) };
     }
-    let carrier = engine.take_request().ok_or(Errno::AGAIN)?;
+    let Some(carrier) = engine.take_request() else {
+        // SAFETY: handed on from our caller.
+        unsafe { refuse_list(list, count, Errno::AGAIN) };
+        return Err(Errno::AGAIN);
+    };
     let request = engine.request(carrier);
     request.begin_carrier();
     notice.store(request);
@@ -73,6 +79,8 @@ pub unsafe fn run(
         Ok(new) => new,
         Err(errno) => {
             engine.free_request(carrier);
+            // SAFETY: handed on from our caller.
+            unsafe { refuse_list(list, count, errno) };
             return Err(errno);
         }
     };
@@ -94,6 +102,23 @@ fn new_batch(engine: &'static Engine, references: u32) -> Result<(Number, &'stat
     batch.failed.store(0, Ordering::Relaxed);
     batch.carrier.set(0);
     Ok((number, batch))
+}
+
+/// None of the list was submitted, and each element says so: POSIX has the caller of a list that was refused with EAGAIN ask
+/// for the status of each.
+///
+/// # Safety
+/// As `run_and_wait`.
+#[cold]
+pub unsafe fn refuse_list(list: *const *const Aiocb, count: usize, errno: Errno) {
+    for at in 0..count {
+        // SAFETY: promised by our caller.
+        if let Some(aiocb) = unsafe { AiocbRef::new(*list.add(at)) } {
+            if aiocb.opcode() != libc::LIO_NOP {
+                aiocb.refuse(errno);
+            }
+        }
+    }
 }
 
 /// Submits every element; the error of the last that could not be. Elements that go straight to the

@@ -27,6 +27,7 @@ programs! {
     cancellation
     chardev
     closed_fd
+    contexts
     error_return
     eventfd
     exec_exit

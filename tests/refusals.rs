@@ -6,7 +6,12 @@
 //! Found, and put back once to see these tests fail: EAGAIN for an io_submit of no requests, taken for a refusal for good;
 //! an epoll instance that could not be armed and was never tried again; no fstat where statx is refused.
 //!
-//! Not here: pthread_create and mmap. The programs need them themselves; `c-tests/limits.c` takes away threads and memory.
+//! Where memory or threads are refused now and then a call may say EAGAIN; the programs then make it again (`AIO_TEST_PATIENT`,
+//! see check.h), and what was refused must not have been done. What is refused for long is in `c-tests/limits.c` and `scarce.c`.
+//!
+//! Each test runs the programs that meet what is refused. `AIO_REFUSALS_WHOLE=1 cargo test --test refusals -- --nocapture
+//! --test-threads 1` runs every case of every program under each refusal instead, but for those in `UNFIT` and the tests'
+//! own exceptions, and prints how many.
 
 mod common;
 
@@ -14,6 +19,7 @@ use common::process::Ending;
 use common::program::{Case, Kind, Program, Surroundings, Way};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 /// Programs of every kind of request, completion and order, none of which is slow.
@@ -51,7 +57,20 @@ fn says(tool: &Path, rules: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// Runs the cases of these programs under a refusal, some side by side. `except`: cases that cannot hold, and why not.
+/// Programs that no refusal can be put to, and why not.
+const UNFIT: &[(&str, &str)] = &[
+    ("kernel_aio", "it tests the kernel, without any library"),
+    ("three_ways", "it uses the kernel's calls itself"),
+    ("syscalls", "it counts system calls"),
+    ("hung_filesystem", "tests/slow_fuse.rs has to mount its file system"),
+];
+
+fn is_whole_run() -> bool {
+    std::env::var_os("AIO_REFUSALS_WHOLE").is_some()
+}
+
+/// Runs the cases of these programs, or in a whole run of all, under a refusal, some side by side. `except`: cases, or in
+/// a whole run programs, that cannot hold, and why not.
 fn under(rules: &[&str], programs: &[&str], kinds: &[Kind], except: &[(&str, &str)]) {
     let tool = match refuse() {
         Ok(tool) => tool,
@@ -60,9 +79,17 @@ fn under(rules: &[&str], programs: &[&str], kinds: &[Kind], except: &[(&str, &st
     let mut wrapper = vec![tool.into()];
     wrapper.extend(rules.iter().map(Into::into));
     wrapper.push("--".into());
-    let surroundings = Surroundings { wrapper, ..Surroundings::default() };
-    let programs: Vec<_> = programs
+    let lean = rules.iter().any(|rule| rule.starts_with("memory=") || rule.starts_with("threads="));
+    let environment = if lean { vec![("AIO_TEST_PATIENT".into(), "1".into())] } else { Vec::new() };
+    let surroundings = Surroundings { wrapper, environment, timeout: None };
+    let names = match is_whole_run() {
+        true => Program::names(),
+        false => programs.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let excepted = |name: &str| except.iter().chain(UNFIT).any(|(other, _)| *other == name);
+    let programs: Vec<_> = names
         .iter()
+        .filter(|name| !excepted(name))
         .filter_map(|name| {
             Program::compile(name).map_err(|why| common::report(&format!("{name}: skipped: {why}"))).ok()
         })
@@ -70,24 +97,36 @@ fn under(rules: &[&str], programs: &[&str], kinds: &[Kind], except: &[(&str, &st
     let mut cases: Vec<(&Program, &Case)> = programs
         .iter()
         .flat_map(|program| program.cases.iter().map(move |case| (program, case)))
-        .filter(|(_, case)| kinds.contains(&case.kind) && !except.iter().any(|(name, _)| *name == case.name))
+        .filter(|(_, case)| kinds.contains(&case.kind) && !excepted(&case.name))
         .collect();
-    assert!(cases.len() > 10, "{} cases are left", cases.len());
+    let count = cases.len();
+    assert!(count > 10, "{count} cases are left");
+    let skipped = AtomicUsize::new(0);
     let (next, failures) = (Mutex::new(&mut cases), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| loop {
                 let taken = next.lock().expect("nobody panics with it").pop();
                 let Some((program, case)) = taken else { return };
-                let outcome = program.run(case, Way::Preloaded, &surroundings);
-                if !matches!(outcome.ending, Ending::Exit(0 | 77)) {
-                    let failure =
-                        format!("{}/{}: {}\n{}", program.name, case.name, outcome.ending, outcome.stderr);
-                    failures.lock().expect("nobody panics with it").push(failure);
+                // What asks the supervisor takes its time.
+                let timeout = Some(program.timeout() * 2);
+                let outcome =
+                    program.run(case, Way::Preloaded, &Surroundings { timeout, ..surroundings.clone() });
+                match outcome.ending {
+                    Ending::Exit(0) => {}
+                    Ending::Exit(77) => {
+                        skipped.fetch_add(1, Ordering::Relaxed);
+                    }
+                    ending => {
+                        let failure = format!("{}/{}: {ending}\n{}", program.name, case.name, outcome.stderr);
+                        failures.lock().expect("nobody panics with it").push(failure);
+                    }
                 }
             });
         }
     });
+    let (programs, skipped) = (programs.len(), skipped.into_inner());
+    common::report(&format!("{rules:?}: {count} cases of {programs} programs, {skipped} of them skipped"));
     let failures = failures.into_inner().expect("nobody panics with it");
     assert!(failures.is_empty(), "with {rules:?}:\n{}", failures.join("\n"));
 }
@@ -97,6 +136,15 @@ const ALL: &[Kind] = &[Kind::Same, Kind::Defect, Kind::Differs];
 /// What libc's implementation does right.
 const ORDINARY: &[Kind] = &[Kind::Same];
 
+/// What of a list was refused is submitted again later, or cannot be where the list has a notification.
+const LISTS: &[(&str, &str)] = &[
+    ("lio", "lists with notifications"),
+    ("lio_wait", "its lists are on stacks that threads leave"),
+    ("mixed_notify", "lists with notifications"),
+    ("appends_of_a_list_keep_its_order", "what is submitted again comes later"),
+    ("the_names_with_64_do_the_same", "lio_listio64 is not made again"),
+];
+
 #[test]
 fn refusals_take_effect() {
     match refuse() {
@@ -104,6 +152,9 @@ fn refusals_take_effect() {
         Ok(tool) => {
             assert_eq!(says(tool, &["io_submit=11:2"]), "0 1 0 1 0 1");
             assert_eq!(says(tool, &["io_submit=11:3", "preadv2=38"]), "0 0 1 0 0 11 1 1 1 1 1");
+            for rule in ["threads=11:2", "memory=12:2", "batches=14:2"] {
+                assert_eq!(says(tool, &[rule]), "0 1 0 1 0 1", "{rule}");
+            }
         }
     }
 }
@@ -123,6 +174,32 @@ fn io_submit_has_no_memory_now_and_then() {
     let more = ["notify_thread", "socket", "cancel", "vectored", "eventfd", "waitcomplete", "tty"];
     under(&["io_submit=11:2"], &[USUAL, &more].concat(), ALL, &[]);
     under(&["io_submit=11:3"], USUAL, ALL, &[]);
+}
+
+/// The kernel takes the first of a batch, and stops at the second.
+#[test]
+fn io_submit_takes_part_of_a_batch() {
+    under(
+        &["batches=14"],
+        &["lio", "lio_wait", "reqprio", "vectored", "waitcomplete", "filesystems"],
+        ALL,
+        &[],
+    );
+    under(&["batches=14:2", "io_submit=11:3"], &["lio", "lio_wait"], ALL, &[]);
+}
+
+/// Not every second time: a start that maps twice would never come to its end.
+#[test]
+fn there_is_no_memory_now_and_then() {
+    under(&["memory=12:3"], USUAL, ALL, LISTS);
+    under(&["memory=12:5"], &["notify_thread", "socket", "cancel", "vectored", "eventfd"], ALL, LISTS);
+}
+
+#[test]
+fn there_is_no_thread_now_and_then() {
+    let programs = ["submit", "suspend", "notify", "mixed_notify", "notify_thread", "pipe", "order"];
+    under(&["threads=11:2"], &programs, ALL, &[]);
+    under(&["threads=11:3"], &["mixed_notify", "notify_thread"], ALL, &[]);
 }
 
 /// A handler and nothing else gives EINTR in io_pgetevents, so every wait with a time-out may end with it.
