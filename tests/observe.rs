@@ -256,13 +256,45 @@ fn a_set_user_id_program_ignores_the_variable() {
     chown(&binary, Some(65_534), Some(65_534)).expect("give it away");
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o4755)).expect("change its mode");
     let (counted, said) = counts(&binary, &number, page);
-    if !said.starts_with("secure") {
+    if !said.contains("secure\n") {
         return println!("skip: set-user-ID has no effect in {}", binary.display());
     }
     assert!(!counted, "somebody else's word was taken");
     // The same program as itself.
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).expect("change its mode");
     assert!(counts(&binary, &number, page).0);
+}
+
+/// Tried with `secure_execution` answering false: then the ring is as large as the variable says.
+#[test]
+fn a_set_user_id_program_ignores_what_is_said_of_its_size() {
+    // SAFETY: it touches no memory and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return println!("skip: only root can make a program of another user's");
+    }
+    let (_directory, binary) = linked();
+    let ring_of = |mode: u32, events: &str| {
+        fs::set_permissions(&binary, fs::Permissions::from_mode(mode)).expect("change its mode");
+        let output = Command::new(&binary)
+            .arg("/tmp")
+            .env("AIO_POSIX_EVENTS", events)
+            .env_remove("LD_PRELOAD")
+            .output()
+            .expect("run the program");
+        assert!(output.status.success(), "{:?} {}", output.status, stderr(&output));
+        let said = stdout(&output);
+        let bytes = said.strip_prefix("ring ").and_then(|rest| rest.lines().next()).expect("how large it is");
+        (bytes.parse::<u64>().expect("a number"), said.contains("secure\n"))
+    };
+    let (usual, _) = ring_of(0o755, "");
+    let (large, _) = ring_of(0o755, "4096");
+    assert!(large > usual, "{large} {usual}");
+    chown(&binary, Some(65_534), Some(65_534)).expect("give it away");
+    let (secure, is_secure) = ring_of(0o4755, "4096");
+    if !is_secure {
+        return println!("skip: set-user-ID has no effect in {}", binary.display());
+    }
+    assert_eq!(secure, usual, "somebody else's word was taken");
 }
 
 /// One entry of .note.stapsdt: name and address, and where its arguments are.

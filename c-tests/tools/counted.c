@@ -1,7 +1,7 @@
 /* A program that makes a known number of each request, for the test of what is counted.
  *
  * counted DIRECTORY [fork|exec]: with "fork" a child makes the same requests too, with "exec" a child that
- * starts this program anew. Prints whether this is a secure execution (set-user-ID), and "done". */
+ * starts this program anew. Prints how large the kernel's ring is, whether this is a secure execution (set-user-ID), and "done". */
 #define _GNU_SOURCE
 #include <aio.h>
 #include <errno.h>
@@ -121,6 +121,21 @@ static void work(const char *directory)
     close(ends[1]);
 }
 
+static unsigned long ring_bytes(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    unsigned long from, to, bytes = 0;
+    char line[512];
+
+    if (maps == NULL)
+        die("/proc/self/maps");
+    while (fgets(line, sizeof line, maps) != NULL)
+        if (strstr(line, "/[aio]") != NULL && sscanf(line, "%lx-%lx", &from, &to) == 2)
+            bytes += to - from;
+    fclose(maps);
+    return bytes;
+}
+
 int main(int count, char **words)
 {
     int status;
@@ -143,6 +158,7 @@ int main(int count, char **words)
         if (waitpid(child, &status, 0) != child || status != 0)
             die("the child");
     }
+    printf("ring %lu\n", ring_bytes());
     printf("%s\ndone\n", getauxval(AT_SECURE) ? "secure" : "plain");
     return 0;
 }
