@@ -49,7 +49,11 @@ pub unsafe fn run_and_wait(
     let failed = batch.failed.load(Ordering::Relaxed) != 0;
     batch.waiter.store(0, Ordering::SeqCst);
     drop_batch(engine, number);
-    waited.and(if failed { Err(Errno::IO) } else { Ok(()) })
+    waited.and(match submitted {
+        Err(Errno::AGAIN) => Err(Errno::AGAIN),
+        _ if failed => Err(Errno::IO),
+        _ => Ok(()),
+    })
 }
 
 /// LIO_NOWAIT: submits the list; `notice` is given once, after the last of them, also for none.

@@ -206,21 +206,26 @@ impl PollTable {
 }
 
 /// Puts an identified request at the end of its descriptor's queue. Alone there it is tried at once: right here, if this
-/// is the `submitting` call. Any thread, signals blocked; async-signal-safe.
-pub fn enqueue(engine: &Engine, blocked: &Blocked, number: Number, submitting: bool) {
+/// is the `submitting` call. Any thread, signals blocked; async-signal-safe. False, for the submitting call alone: memory is
+/// out, and nothing was done; else that is the request's end.
+pub fn enqueue(engine: &Engine, blocked: &Blocked, number: Number, submitting: bool) -> bool {
     let request = engine.request(number);
     let Some(direction) = request.operation().direction() else {
-        return complete(engine, blocked, number, Err(Errno::INVAL));
+        complete(engine, blocked, number, Err(Errno::INVAL));
+        return true;
     };
     let kind = if request.has(flag::AT_POSITION) { AT_POSITION } else { direction as u32 };
     let guard = engine.lock.lock(blocked);
     let by_file = request.has(flag::BY_FILE | flag::AT_POSITION);
     let Some(at) = engine.polls.find_or_add(request.fd(), request.identity(), by_file, kind) else {
         drop(guard);
-        return complete(engine, blocked, number, Err(Errno::AGAIN));
+        if !submitting {
+            complete(engine, blocked, number, Err(Errno::AGAIN));
+        }
+        return !submitting;
     };
     let Some(queue) = engine.polls.queues.get(at) else {
-        return;
+        return true;
     };
     request.poll.set(at);
     observe::went(request, Way::Polled);
@@ -229,13 +234,14 @@ pub fn enqueue(engine: &Engine, blocked: &Blocked, number: Number, submitting: b
     request.set_state(HELD);
     queue.waiting.push_back(&engine.requests, number, Home::Poll);
     if queue.busy.get() != 0 || queue.armed.get() != 0 {
-        return;
+        return true;
     }
     if submitting {
         drive(engine, blocked, guard, at, queue, &mut Reach::Own(number));
     } else {
         go_on(engine, blocked, guard, at, queue);
     }
+    true
 }
 
 /// Tries for the head of the queue until one would wait or none is left; then arms the poll.

@@ -8,6 +8,7 @@ use crate::complete::complete;
 use crate::direct::Gathered;
 use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
+use crate::finished;
 use crate::lock::Blocked;
 use crate::notify::Notice;
 use crate::observe;
@@ -144,7 +145,9 @@ fn by_kind(engine: &'static Engine, submission: &Submission, flags: c_int, rest:
     let blocked = Blocked::new();
     match status.kind {
         libc::S_IFREG | libc::S_IFBLK if submission.form.at_position => {
-            at_position(engine, &blocked, number);
+            if !at_position(engine, &blocked, number) {
+                return forget(engine, number);
+            }
         }
         libc::S_IFREG | libc::S_IFBLK => {
             let direct = flags & libc::O_DIRECT != 0;
@@ -162,16 +165,29 @@ fn by_kind(engine: &'static Engine, submission: &Submission, flags: c_int, rest:
         }
         kind => {
             request.note_kind(kind);
-            polls::enqueue(engine, &blocked, number, true);
+            if !polls::enqueue(engine, &blocked, number, true) {
+                return forget(engine, number);
+            }
         }
     }
     Ok(None)
 }
 
+/// Memory is out for what has a slot already, and nothing of it was started.
+#[cold]
+fn forget(engine: &Engine, number: Number) -> Way {
+    if engine.request(number).has(flag::OWED) {
+        settle(engine);
+    }
+    finished::give_back(engine, engine.request(number).record.get());
+    engine.free_request(number);
+    Err(Errno::AGAIN)
+}
+
 /// At a file's own position: one after the other, in the order of the calls, by helpers.
-fn at_position(engine: &Engine, blocked: &Blocked, number: Number) {
+fn at_position(engine: &Engine, blocked: &Blocked, number: Number) -> bool {
     engine.request(number).add(flag::STREAM | flag::BLOCKS | flag::AT_POSITION);
-    polls::enqueue(engine, blocked, number, true);
+    polls::enqueue(engine, blocked, number, true)
 }
 
 fn write(engine: &'static Engine, submission: &Submission) -> Way {
@@ -219,17 +235,15 @@ fn write(engine: &'static Engine, submission: &Submission) -> Way {
     let blocked = Blocked::new();
     if !on_file {
         request.note_kind(status.kind);
-        polls::enqueue(engine, &blocked, number, true);
-        return Ok(None);
+        return match polls::enqueue(engine, &blocked, number, true) {
+            true => Ok(None),
+            false => forget(engine, number),
+        };
     }
     let guard = engine.lock.lock(&blocked);
     let Some((at, new)) = order::write_begins(engine, &guard, request) else {
         drop(guard);
-        if request.has(flag::OWED) {
-            settle(engine);
-        }
-        engine.free_request(number);
-        return Err(Errno::AGAIN);
+        return forget(engine, number);
     };
     if direct && small {
         request.add(flag::NOWAIT);
@@ -241,7 +255,10 @@ fn write(engine: &'static Engine, submission: &Submission) -> Way {
     }
     if placed {
         drop(guard);
-        at_position(engine, &blocked, number);
+        if !at_position(engine, &blocked, number) {
+            // It counts as one of its file's writes already.
+            complete(engine, &blocked, number, Err(Errno::AGAIN));
+        }
         return Ok(None);
     }
     if new {
