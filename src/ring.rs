@@ -130,8 +130,14 @@ impl Ring {
     /// the first that it refuses, and says why when that is the first of all.
     #[inline]
     pub fn submit(&self, iocbs: &mut [*mut Iocb]) -> Outcome {
-        // SAFETY: the iocbs are live; the buffers that they name are their callers' until completion.
-        unsafe { context::io_submit(self.id, iocbs) }
+        loop {
+            // SAFETY: the iocbs are live; the buffers that they name are their callers' until completion.
+            let taken = unsafe { context::io_submit(self.id, iocbs) };
+            // Not the kernel's own answer, but what a handler makes of a call that a seccomp supervisor is asked about.
+            if taken != Err(Errno::INTR) {
+                return taken;
+            }
+        }
     }
 
     /// Submits one.
