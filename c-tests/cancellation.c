@@ -3,8 +3,8 @@
  * pthread_cancel, deferred as it is by default, of threads that wait in aio_suspend and lio_listio: each ends, and no
  * one else misses a completion by it.
  *
- * Seen to fail: on libc's implementation, as each DEFECT says; and on a library whose frames abort when a cancellation
- * unwinds them.
+ * Seen to fail: on libc's implementation, as each DEFECT says; on a library whose frames abort when a cancellation
+ * unwinds them; and cancellation_and_completion_meet on one where a cancelled leader keeps the lead, and what it had taken.
  */
 #include "check.h"
 

@@ -1,7 +1,8 @@
 /*
  * fork, and all that is like it, with requests in flight: a child starts clean, and the parent does not notice.
  *
- * Seen to fail: on libc's implementation, as each DEFECT says.
+ * Seen to fail: on libc's implementation, as each DEFECT says; the same cases on a library whose page is not wiped in a child,
+ * and the_parents_requests_read_cancelled_in_the_child on one that does not look whose request it is.
  */
 #include "children.h"
 

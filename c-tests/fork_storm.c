@@ -3,7 +3,8 @@
  * time. Each child must be able to do its own I/O at once, must find nothing in progress that nobody will end, and
  * must not disturb its parent, whose data is compared.
  *
- * Seen to fail: on libc's implementation, as each DEFECT says; children_of_a_process_whose_threads_look_at_its_objects on a
+ * Seen to fail: on libc's implementation, as each DEFECT says; the same cases on a library whose page is not wiped in a child, and
+ * on one that does not look whose request it is; children_of_a_process_whose_threads_look_at_its_objects on a
  * library that asked the dynamic loader for the list of objects at each process's first call.
  */
 #include "children.h"

@@ -3,7 +3,8 @@
  * Resource limits: where something runs out, requests get the right result or are refused with EAGAIN, notifications come
  * late but come, and nothing hangs.
  *
- * Seen to fail: on libc's implementation, as each DEFECT says.
+ * Seen to fail: on libc's implementation, as each DEFECT says; those about pending signals on a library that drops what finds
+ * the queue full.
  */
 #include "children.h"
 

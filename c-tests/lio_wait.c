@@ -1,5 +1,7 @@
 /*
  * lio_listio with LIO_WAIT: interrupted, resumed, and in many threads.
+ *
+ * Seen to fail: an_interrupted_wait_leaves_the_stack_alone on libc's implementation, and on a library that never says EINTR.
  */
 #include "check.h"
 

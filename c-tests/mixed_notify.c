@@ -3,7 +3,8 @@
  * Requests of every kind with every notification at once, from several threads, some of them cancelled: each request
  * ends once, and is announced once, after its status is there.
  *
- * Seen to fail: on a library that aborts when a callback calls pthread_exit.
+ * Seen to fail: on libraries that abort when a callback calls pthread_exit, that run callbacks in the completion thread, and that
+ * send a signal before they store the status.
  */
 #include "check.h"
 

@@ -1,5 +1,8 @@
 /*
  * Completions told by callbacks (SIGEV_THREAD): each exactly once, after the status, in a thread as it was asked for.
+ *
+ * Seen to fail: callbacks that block or call pthread_exit on a library that runs them in its completion thread; the mask, and
+ * the attributes, on one that leaves the mask as it is.
  */
 #include "check.h"
 

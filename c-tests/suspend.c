@@ -1,5 +1,9 @@
 /*
  * aio_suspend: what ends the wait, what does not, and that no wake-up is lost.
+ *
+ * Seen to fail: the waits of many threads for different requests, and for one of a thousand, on a library that wakes nobody at a
+ * completion; those that a handler interrupts on one that never says EINTR; the one that a handler with SA_RESTART resumes on
+ * one that always does.
  */
 #include "check.h"
 
