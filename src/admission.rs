@@ -7,6 +7,7 @@
 use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::lock::{Blocked, Guard};
+use crate::notify::Notice;
 use crate::pool::Number;
 use crate::request::{flag, Handle, Home, Operation, Request, HELD, RING};
 use crate::sys::aio_abi::{cmd, Iocb, FLAG_IOPRIO, FLAG_RESFD, RWF_NOWAIT};
@@ -21,28 +22,25 @@ pub fn iocb(request: &Request, handle: Handle) -> Iocb {
     iocb.opcode = match request.operation() {
         Operation::Read => cmd::PREAD,
         Operation::Write => cmd::PWRITE,
-        // The kernel wants every other member 0 in a sync (fs/aio.c, aio_fsync).
-        Operation::Sync => {
-            iocb.opcode = cmd::FSYNC;
-            return iocb;
-        }
-        Operation::DataSync => {
-            iocb.opcode = cmd::FDSYNC;
-            return iocb;
-        }
+        Operation::Sync => cmd::FSYNC,
+        Operation::DataSync => cmd::FDSYNC,
         // Helpers lock pages; nothing of it comes here.
         Operation::Lock => cmd::NOOP,
     };
+    if request.has(flag::RESFD) {
+        iocb.flags |= FLAG_RESFD;
+        iocb.resfd = request.signo.get();
+    }
+    if request.operation().direction().is_none() {
+        // The kernel wants every other member 0 in a sync (fs/aio.c, aio_fsync).
+        return iocb;
+    }
     let rest = request.rest();
     iocb.buf = rest.address as u64;
     iocb.nbytes = rest.bytes as u64;
     if rest.vectors != 0 {
         iocb.opcode = if iocb.opcode == cmd::PREAD { cmd::PREADV } else { cmd::PWRITEV };
         iocb.nbytes = u64::from(rest.vectors);
-    }
-    if request.has(flag::RESFD) {
-        iocb.flags |= FLAG_RESFD;
-        iocb.resfd = request.signo.get();
     }
     iocb.offset = request.position();
     if request.has(flag::NOWAIT) {
@@ -99,11 +97,15 @@ pub fn submit_sync(
         wait_for_room(engine, blocked, number);
         return Ok(());
     }
+    if matches!(Notice::load(request), Notice::Eventfd { .. }) && blocked.sees_descriptors() {
+        request.add(flag::RESFD);
+    }
     // Before the call: its event may be reaped before it returns.
     request.set_state(RING);
     match engine.ring.submit_one(&mut iocb(request, request.handle(number))) {
         Ok(()) => Ok(()),
         Err(errno) => {
+            request.remove(flag::RESFD);
             engine.ring.release(1);
             match errno {
                 Errno::AGAIN if !engine.ring.is_empty() => wait_for_room(engine, blocked, number),

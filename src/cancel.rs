@@ -10,6 +10,7 @@ use crate::order;
 use crate::polls;
 use crate::reap;
 use crate::request::{find, flag, number_of, Handle, Home, ENDED, FREE, HELD, RUNNING};
+use crate::told;
 use crate::worklist;
 use core::sync::atomic::Ordering;
 use libc::c_int;
@@ -28,6 +29,9 @@ pub fn cancel_one(engine: &Engine, fd: c_int, aiocb: AiocbRef) -> Result<Answer,
         return Err(Errno::INVAL);
     }
     reap::reap_if_any(engine);
+    if aiocb.in_progress() {
+        told::see(engine, aiocb);
+    }
     if !aiocb.in_progress() {
         return Ok(Answer::AllDone);
     }
@@ -41,6 +45,7 @@ pub fn cancel_one(engine: &Engine, fd: c_int, aiocb: AiocbRef) -> Result<Answer,
 /// Cancels all of a descriptor that can be. The one walk over every request there is.
 pub fn cancel_all(engine: &Engine, fd: c_int) -> Answer {
     reap::reap_if_any(engine);
+    told::see_all(engine);
     let mut answer = Answer::AllDone;
     for number in 1..=engine.requests.used() {
         let request = engine.request(number);

@@ -14,6 +14,7 @@ use crate::request::Operation;
 use crate::submission::{check, notify_at_once, Form, Submission};
 use crate::submit::submit;
 use crate::sys::files;
+use crate::told;
 use crate::wait::{deadline_in, next_finished, suspend};
 use crate::worklist;
 use libc::{c_int, ssize_t, timespec};
@@ -174,6 +175,7 @@ pub unsafe extern "C" fn aio_error(aiocb: *const Aiocb) -> c_int {
         Some(Service::Engine(engine)) if request.epoch() == engine.epoch => {
             reap::reap_if_any(engine);
             if request.in_progress() {
+                told::see(engine, request);
                 worklist::asked(engine);
             }
             request.status()
@@ -204,6 +206,9 @@ pub unsafe extern "C" fn aio_return(aiocb: *mut Aiocb) -> ssize_t {
                 // An eventfd may have told of it before anybody looked.
                 if let Some(Service::Engine(engine)) = decided() {
                     reap::reap_if_any(engine);
+                    if request.in_progress() {
+                        told::see(engine, request);
+                    }
                 }
                 if request.in_progress() {
                     return -1;

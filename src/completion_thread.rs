@@ -8,7 +8,6 @@ use crate::lock::Blocked;
 use crate::notify::{self, Notice};
 use crate::polls;
 use crate::reap;
-use crate::sys::aio_abi::IoEvent;
 use crate::sys::context::io_pgetevents;
 use crate::sys::threads::{futex_wait, later, now, self_id, thread_id, LIBRARY_THREAD_MASK};
 use crate::threads::{self, Role};
@@ -38,6 +37,7 @@ pub fn run(engine: &'static Engine) {
         let stalled = is_stalled(engine);
         if owed && try_lead(engine, me) || stalled && take_over(engine, me) {
             reap::rescue(engine, &blocked);
+            engine.seat.store(COMPLETION_THREAD, Ordering::SeqCst);
             lead(engine, &blocked, seat, retry);
             stop_leading(engine, me);
             hand_over(engine);
@@ -66,7 +66,6 @@ pub fn run(engine: &'static Engine) {
 
 /// Leads until nothing is owed, or until there is something to deliver.
 fn lead(engine: &'static Engine, blocked: &Blocked, seat: &Waiter, mut retry: bool) {
-    let mut inbox = [IoEvent::default(); INBOX];
     let me = self_id();
     loop {
         seat.word.store(IN_RING, Ordering::SeqCst);
@@ -76,14 +75,12 @@ fn lead(engine: &'static Engine, blocked: &Blocked, seat: &Waiter, mut retry: bo
             return;
         }
         let limit = timespec { tv_sec: 0, tv_nsec: if retry { RETRY } else { threads::IDLE } };
-        // SAFETY: this thread is never cancelled, so its frame outlives the call.
-        let taken = unsafe {
-            io_pgetevents(engine.ring.id(), inbox.as_mut_ptr(), INBOX, &raw const limit, &LIBRARY_THREAD_MASK)
-        };
+        let inbox = seat.inbox.as_ptr().cast_mut().cast();
+        // SAFETY: the inbox lies in a pool's slot, which is never unmapped, and holds INBOX events.
+        let _ =
+            unsafe { io_pgetevents(engine.ring.id(), inbox, INBOX, &raw const limit, &LIBRARY_THREAD_MASK) };
         seat.word.store(AWAKE, Ordering::SeqCst);
-        for event in &inbox[..taken.unwrap_or(0)] {
-            reap::process(engine, blocked, event.data, event.res);
-        }
+        reap::process_inbox(engine, blocked, seat);
         worklist::call_for_line(engine, blocked);
         retry = !do_chores(engine, blocked);
         if engine.leader.load(Ordering::SeqCst) != me {

@@ -179,6 +179,10 @@ fn without_nowait(engine: &Engine, blocked: &Blocked, handle: Handle) {
 pub fn take_back(engine: &Engine, blocked: &Blocked, number: Number) {
     let request = engine.request(number);
     request.remove(flag::NOWAIT);
+    if request.has(flag::RESFD) && blocked.sees_descriptors() {
+        // The kernel has counted that it would have to wait, too.
+        files::take_one(request.signo.get() as i32);
+    }
     if !tell_ourselves(engine, blocked, number) {
         return;
     }

@@ -11,6 +11,7 @@
 //! lio  cancel  wait  submit  process    one room for each thing that a program can ask
 //! submission                            what one is while it is being submitted
 //! completion_thread  threads  callbacks
+//! told                                  seeing what another thread is taking
 //! reap  own_work                        taking events out of the ring; a waiter's own work
 //! helpers  direct  polls                the ways onto the ring, and beside it
 //! transfers  pins                       reading and writing where one may wait
@@ -66,6 +67,7 @@ mod submission;
 mod submit;
 pub mod sys;
 mod threads;
+mod told;
 mod transfers;
 mod vectors;
 mod wait;

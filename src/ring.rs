@@ -237,7 +237,11 @@ impl Ring {
 
     /// Completions that nobody took.
     pub fn waiting(&self) -> u32 {
-        let (head, tail) = (self.head(), self.tail());
+        self.between(self.head(), self.tail())
+    }
+
+    /// Places from one to another.
+    pub fn between(&self, head: u32, tail: u32) -> u32 {
         if tail >= head {
             tail - head
         } else {

@@ -18,6 +18,7 @@ use crate::reap;
 use crate::sys::context::io_pgetevents;
 use crate::sys::threads::{futex_wait, handlers_all_restart, now, self_id, set_mask};
 use crate::threads::IDLE;
+use crate::told;
 use crate::wake::{hand_over, stop_leading, try_lead, Waiter, ASLEEP, AWAKE, INBOX, IN_RING};
 use crate::worklist;
 use core::cell::Cell;
@@ -46,6 +47,9 @@ impl Sleep<'_> {
 /// `aio_suspend` on a list that was not empty. Async-signal-safe, a cancellation point.
 pub fn suspend(engine: &Engine, goal: Goal, deadline: Option<&timespec>) -> Result<(), Errno> {
     reap::reap_if_any(engine);
+    if deadline.is_some() {
+        goal.entries().filter(|aiocb| aiocb.in_progress()).for_each(|aiocb| told::see(engine, aiocb));
+    }
     match goal.look(engine) {
         None => Ok(()),
         Some(_) => wait(engine, goal, deadline),
@@ -62,10 +66,13 @@ pub fn next_finished(engine: &Engine, timeout: Option<&timespec>) -> Result<(u64
         if let Some(finished) = finished::take(engine) {
             return Ok(finished);
         }
-        if deadline.as_ref().is_some_and(|deadline| remaining(deadline).is_none()) {
-            return Err(Errno::AGAIN);
+        let passed = deadline.as_ref().is_some_and(|deadline| remaining(deadline).is_none());
+        let waited = if passed { Err(Errno::AGAIN) } else { wait(engine, Goal::any(), deadline.as_ref()) };
+        if let Err(errno) = waited {
+            // The last look: another thread may just be taking one that an eventfd has told of.
+            told::see_all(engine);
+            return finished::take(engine).ok_or(errno);
         }
-        wait(engine, Goal::any(), deadline.as_ref())?;
     }
 }
 
@@ -312,6 +319,8 @@ extern "C" fn cancelled(argument: *mut c_void) {
     let engine = sleep.engine;
     let blocked = Blocked::new();
     if sleep.leads.get() {
+        // As in `lead`, before anything is taken out of the inbox: `told`.
+        sleep.waiter.word.store(AWAKE, Ordering::SeqCst);
         reap::process_inbox(engine, &blocked, sleep.waiter);
         stop_leading(engine, self_id());
     } else if sleep.waiter.may_lead.swap(0, Ordering::SeqCst) == 1 {

@@ -30,6 +30,7 @@ programs! {
     contexts
     error_return
     eventfd
+    eventfd_seen
     exec_exit
     filesystems
     fork

@@ -3,6 +3,7 @@
 use super::aio_abi::RWF_NOWAIT;
 use super::raw::syscall;
 use crate::errno::{Errno, Outcome};
+use core::sync::atomic::{AtomicU64, Ordering};
 use libc::c_int;
 
 /// `fcntl(F_GETFL)`: O_ACCMODE, O_APPEND, O_DIRECT, O_NONBLOCK, O_PATH in one call; EBADF.
@@ -251,6 +252,40 @@ pub fn file_size_unlimited() -> bool {
 pub fn ready_eventfd() -> Result<c_int, Errno> {
     // SAFETY: no pointer is passed.
     unsafe { syscall(libc::SYS_eventfd2, [1, libc::EFD_CLOEXEC as usize, 0, 0, 0, 0]) }.map(|fd| fd as c_int)
+}
+
+/// Takes one from what an eventfd counts, where it counts anything. Another thread may see the number without all of it
+/// for a moment. Async-signal-safe. Linux before 5.8 cannot read an eventfd without waiting: nothing is taken.
+pub fn take_one(eventfd: c_int) {
+    if !is_eventfd(eventfd) {
+        return;
+    }
+    let count = AtomicU64::new(0);
+    let word = Buffer { address: count.as_ptr() as usize, bytes: size_of::<u64>(), vectors: 0 };
+    // One that counts down gives 1; any other gives all.
+    if transfer_nowait(Direction::Read, eventfd, word, STREAM) == Ok(8) && count.load(Ordering::Relaxed) > 1 {
+        count.fetch_sub(1, Ordering::Relaxed);
+        // It has room for what was just in it.
+        let _ = transfer(Direction::Write, eventfd, word, STREAM);
+    }
+}
+
+/// Whether a descriptor is an eventfd: its name says so, where /proc is mounted.
+fn is_eventfd(fd: c_int) -> bool {
+    const NAME: &[u8] = b"anon_inode:[eventfd]";
+    let mut path = *b"/proc/self/fd/\0\0\0\0\0\0\0\0\0\0\0\0";
+    let digits = fd.max(0).checked_ilog10().unwrap_or(0) as usize + 1;
+    let mut rest = fd.max(0);
+    for place in path[14..14 + digits].iter_mut().rev() {
+        *place = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    let mut name = [0u8; NAME.len() + 1];
+    let arguments =
+        [libc::AT_FDCWD as usize, path.as_ptr() as usize, name.as_mut_ptr() as usize, name.len(), 0, 0];
+    // SAFETY: a C string, and room for as many bytes as we say.
+    let length = unsafe { syscall(libc::SYS_readlinkat, arguments) };
+    length == Ok(NAME.len()) && name.starts_with(NAME)
 }
 
 /// `close(2)` of a descriptor of our own.
