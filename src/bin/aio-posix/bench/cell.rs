@@ -64,6 +64,10 @@ pub enum Learn {
     Thread,
     LioWait,
     LioNowait,
+    /// An eventfd in an epoll instance. An extension, and on the raw side IOCB_FLAG_RESFD.
+    Epoll,
+    /// aio_waitcomplete. An extension.
+    WaitComplete,
 }
 
 /// Requests of one size, kept in flight at one depth for as long as the measurement lasts.
@@ -77,6 +81,8 @@ pub struct Flow {
     /// After that many writes comes an fsync, as one of the requests in flight.
     pub fsync_every: Option<u32>,
     pub learn: Learn,
+    /// Each request has the two halves of its buffer as parts of an array: aio_readv, an extension.
+    pub vectored: bool,
 }
 
 /// A large request whose submission must not wait.
@@ -146,6 +152,7 @@ const READ: Flow = Flow {
     threads: 1,
     fsync_every: None,
     learn: Learn::Suspend,
+    vectored: false,
 };
 const WRITE: Flow = Flow { action: Action::Write, ..READ };
 const CACHED: Flow = Flow { way: Way::Cached, ..READ };
@@ -175,6 +182,9 @@ const fn other(
 ) -> Cell {
     Cell { name, title, work, depths, short: &[], sides }
 }
+
+/// What libc has not, beside the kernel's own.
+const EXTENSION: &[Side] = &[Side::Library, Side::Libaio];
 
 const fn learnt(name: &'static str, title: &'static str, way: Way, learn: Learn) -> Cell {
     flow(name, title, Flow { way, learn, ..READ }, &[16], &[], POSIX)
@@ -211,6 +221,16 @@ pub static CELLS: &[Cell] = &[
     learnt("direct-lio-nowait", "direct, LIO_NOWAIT", Way::Direct, Learn::LioNowait),
     learnt("cached-signal", "cached, signal", Way::Cached, Learn::Signal),
     learnt("cached-thread", "cached, callback", Way::Cached, Learn::Thread),
+    flow("direct-readv", "direct readv", Flow { vectored: true, ..READ }, &[16], &[], EXTENSION),
+    flow("direct-epoll", "direct, epoll", Flow { learn: Learn::Epoll, ..READ }, &[16], &[], EXTENSION),
+    flow(
+        "direct-waitcomplete",
+        "direct, waitcomplete",
+        Flow { learn: Learn::WaitComplete, ..READ },
+        &[16],
+        &[],
+        EXTENSION,
+    ),
     other("socket", "socket ping-pong", Work::PingPong, &[1], NO_LIBAIO),
     other("submit-cold", "cold read 64 MiB", Work::LongestSubmission(Large::ColdRead), &[1], EVERY),
     other(

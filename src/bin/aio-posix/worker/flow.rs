@@ -166,6 +166,7 @@ mod tests {
         threads: 1,
         fsync_every: None,
         learn: Learn::Suspend,
+        vectored: false,
     };
 
     #[test]

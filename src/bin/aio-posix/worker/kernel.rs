@@ -1,7 +1,9 @@
 //! Kernel AIO called directly, in the shape of a program on libaio.
 
+use super::extensions::{halves, Events};
 use super::file::Buffers;
 use super::flow::{Kind, Operation, Queue};
+use crate::bench::cell::{Flow, Learn};
 use crate::bench::job::Failure;
 use crate::words::plain;
 use libc::{c_long, iocb};
@@ -9,6 +11,9 @@ use std::io;
 
 const PREAD: u16 = 0;
 const PWRITE: u16 = 1;
+const PREADV: u16 = 7;
+const PWRITEV: u16 = 8;
+const IOCB_FLAG_RESFD: u32 = 1;
 
 /// What io_getevents gives (linux/aio_abi.h).
 #[repr(C)]
@@ -30,6 +35,9 @@ pub struct Kernel {
     /// Gathered until the next reap, when `batch` is set.
     pending: Vec<*mut iocb>,
     batch: bool,
+    parts: Option<Box<[[libc::iovec; 2]]>>,
+    /// Completions are waited for through an eventfd, not in io_getevents.
+    told: Option<Events>,
 }
 
 impl Kernel {
@@ -50,7 +58,20 @@ impl Kernel {
         // SAFETY: zeros are a valid iocb.
         let blocks = (0..depth).map(|_| unsafe { std::mem::zeroed() }).collect();
         let events = vec![IoEvent::default(); depth];
-        Ok(Kernel { context, fd, blocks, buffers, block, events, pending: Vec::with_capacity(depth), batch })
+        let pending = Vec::with_capacity(depth);
+        Ok(Kernel { context, fd, blocks, buffers, block, events, pending, batch, parts: None, told: None })
+    }
+
+    /// With vectored requests, and told by an eventfd, where the flow wants it.
+    pub fn shaped(mut self, flow: Flow) -> Result<Kernel, Failure> {
+        if flow.vectored {
+            let slots = 0..self.blocks.len();
+            self.parts = Some(slots.map(|slot| halves(self.buffers.at(slot), self.block)).collect());
+        }
+        if flow.learn == Learn::Epoll {
+            self.told = Some(Events::new()?);
+        }
+        Ok(self)
     }
 
     fn submit_pending(&mut self) -> Result<(), String> {
@@ -84,6 +105,15 @@ impl Queue for Kernel {
         control.aio_buf = self.buffers.at(slot) as u64;
         control.aio_nbytes = self.block as u64;
         control.aio_offset = operation.offset as i64;
+        if let Some(parts) = &mut self.parts {
+            control.aio_lio_opcode = if control.aio_lio_opcode == PREAD { PREADV } else { PWRITEV };
+            control.aio_buf = parts[slot].as_mut_ptr() as u64;
+            control.aio_nbytes = parts[slot].len() as u64;
+        }
+        if let Some(events) = &self.told {
+            control.aio_flags = IOCB_FLAG_RESFD;
+            control.aio_resfd = events.counter as u32;
+        }
         self.pending.push(control);
         if self.batch {
             return Ok(());
@@ -94,12 +124,19 @@ impl Queue for Kernel {
     fn reap(&mut self, done: &mut Vec<(usize, i64)>) -> Result<(), String> {
         self.submit_pending()?;
         loop {
+            // Once told, what is there is taken without waiting: it may be none, when the last look took it already.
+            let least: c_long = if let Some(events) = &self.told {
+                events.wait()?;
+                0
+            } else {
+                1
+            };
             // SAFETY: the kernel writes at most as many events as our array has.
             let count = unsafe {
                 libc::syscall(
                     libc::SYS_io_getevents,
                     self.context,
-                    1 as c_long,
+                    least,
                     self.events.len() as c_long,
                     self.events.as_mut_ptr(),
                     std::ptr::null_mut::<libc::timespec>(),
@@ -109,6 +146,9 @@ impl Queue for Kernel {
                 let events = &self.events[..count as usize];
                 done.extend(events.iter().map(|event| (event.data as usize, event.res)));
                 return Ok(());
+            }
+            if count == 0 {
+                continue;
             }
             let error = io::Error::last_os_error();
             if error.kind() != io::ErrorKind::Interrupted {

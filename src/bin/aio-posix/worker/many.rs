@@ -22,6 +22,7 @@ pub fn measure(job: &Job) -> Result<Sample, Failure> {
         threads: 1,
         fsync_every: None,
         learn: Learn::Suspend,
+        vectored: false,
     };
     let target = Target::open(&job.file, job.size, flow.way, false)?;
     let mut sequence = Sequence::new(flow, job.size, 0);

@@ -1,6 +1,7 @@
 //! One measurement in a process of its own. The job comes on standard input, its result goes to standard output.
 
 mod callback;
+mod extensions;
 mod file;
 mod flow;
 mod identity;
@@ -89,11 +90,11 @@ fn work(job: &Job, flow: Flow, mut sequence: Sequence, target: &file::Target) ->
     let mut tally = Tally::new(is_fast(flow));
     match job.side {
         Side::Libc | Side::Library => {
-            let queue = posix::Posix::new(fd, depth, block, flow.learn)?;
+            let queue = posix::Posix::new(fd, depth, block, flow.learn)?.shaped(flow)?;
             flow::with(queue, |queue| flow::drive(queue, depth, &mut sequence, &mut tally, target))?;
         }
         Side::Libaio => {
-            let queue = kernel::Kernel::new(fd, depth, block, buffers()?, job.batch)?;
+            let queue = kernel::Kernel::new(fd, depth, block, buffers()?, job.batch)?.shaped(flow)?;
             flow::with(queue, |queue| flow::drive(queue, depth, &mut sequence, &mut tally, target))?;
         }
         Side::Uring => {

@@ -1,8 +1,9 @@
 //! POSIX AIO, as a sensible program uses it: an array of control blocks, one for each request in flight.
 
+use super::extensions::{halves, Events, Vectored, WaitComplete, SIGEV_AIO_EVENTFD};
 use super::file::Buffers;
 use super::flow::{Kind, Operation, Queue};
-use crate::bench::cell::Learn;
+use crate::bench::cell::{Flow, Learn};
 use libc::{aiocb, c_int};
 use std::io;
 use std::ptr;
@@ -18,6 +19,10 @@ pub struct Posix {
     list: Vec<*mut aiocb>,
     /// A batch is gathered, not yet submitted.
     gathered: usize,
+    /// What only some cells need, of what the library has beyond POSIX.
+    vectored: Option<(Vectored, Box<[[libc::iovec; 2]]>)>,
+    events: Option<Events>,
+    next: Option<WaitComplete>,
 }
 
 /// How long a missing signal is waited for before the measurement fails: long enough for any disk.
@@ -31,7 +36,24 @@ impl Posix {
         // SAFETY: zeros are a valid aiocb.
         let blocks = (0..depth).map(|_| unsafe { std::mem::zeroed() }).collect();
         let buffers = Buffers::new(depth, block)?;
-        Ok(Posix { fd, learn, blocks, buffers, block, list: vec![ptr::null_mut(); depth], gathered: 0 })
+        let list = vec![ptr::null_mut(); depth];
+        let (vectored, events, next) = (None, None, None);
+        Ok(Posix { fd, learn, blocks, buffers, block, list, gathered: 0, vectored, events, next })
+    }
+
+    /// With what the flow wants beyond POSIX.
+    pub fn shaped(mut self, flow: Flow) -> Result<Posix, String> {
+        if flow.vectored {
+            let slots = 0..self.blocks.len();
+            let parts = slots.map(|slot| halves(self.buffers.at(slot), self.block)).collect();
+            self.vectored = Some((Vectored::new()?, parts));
+        }
+        match self.learn {
+            Learn::Epoll => self.events = Some(Events::new()?),
+            Learn::WaitComplete => self.next = Some(WaitComplete::new(self.fd)?),
+            _ => {}
+        }
+        Ok(self)
     }
 
     /// Takes the result of a request that is complete.
@@ -101,6 +123,10 @@ impl Queue for Posix {
         if self.learn == Learn::Signal {
             control.aio_sigevent = signal_event(slot);
         }
+        if let Some(events) = &self.events {
+            control.aio_sigevent.sigev_notify = SIGEV_AIO_EVENTFD;
+            control.aio_sigevent.sigev_signo = events.counter;
+        }
         self.list[slot] = control;
         if matches!(self.learn, Learn::LioWait | Learn::LioNowait) {
             control.aio_lio_opcode =
@@ -110,10 +136,19 @@ impl Queue for Posix {
         }
         // SAFETY: the control block and its buffer are ours and stay until the request is complete.
         let answer = unsafe {
-            match operation.kind {
-                Kind::Read => libc::aio_read(control),
-                Kind::Write => libc::aio_write(control),
-                Kind::Fsync => libc::aio_fsync(libc::O_SYNC, control),
+            if let Some((vectored, parts)) = &mut self.vectored {
+                control.aio_buf = parts[slot].as_mut_ptr().cast();
+                control.aio_nbytes = parts[slot].len();
+                match operation.kind {
+                    Kind::Write => (vectored.write)(control),
+                    _ => (vectored.read)(control),
+                }
+            } else {
+                match operation.kind {
+                    Kind::Read => libc::aio_read(control),
+                    Kind::Write => libc::aio_write(control),
+                    Kind::Fsync => libc::aio_fsync(libc::O_SYNC, control),
+                }
             }
         };
         match answer {
@@ -148,6 +183,20 @@ impl Queue for Posix {
                 self.submit_batch()?;
                 wait_for_signal()?;
                 self.scan(done);
+            }
+            Learn::Epoll => {
+                // What was counted may be known already, from an earlier look.
+                self.events.as_ref().map_or(Ok(()), Events::wait)?;
+                self.scan(done);
+            }
+            Learn::WaitComplete => {
+                let next = self.next.as_ref().ok_or("aio_waitcomplete was not looked up")?;
+                let (control, result) = next.wait()?;
+                let first = self.blocks.as_mut_ptr();
+                // SAFETY: the control block is one of ours, in this array.
+                let slot = unsafe { control.offset_from(first) } as usize;
+                self.list[slot] = ptr::null_mut();
+                done.push((slot, result));
             }
             Learn::Thread => unreachable!("callbacks have a loop of their own"),
         }
