@@ -69,7 +69,7 @@ EXTENSION(aio_return_sees_what_was_counted)
 
 EXTENSION(aio_suspend_sees_what_was_counted)
 {
-    static const struct timespec at_once = { 0, 0 };
+    static struct timespec at_once = { 0, 0 };
     struct aiocb cb;
     const struct aiocb *list[1] = { &cb };
 
@@ -93,7 +93,7 @@ EXTENSION(aio_cancel_sees_what_was_counted)
 
 EXTENSION(aio_waitcomplete_sees_what_was_counted)
 {
-    static const struct timespec at_once = { 0, 0 };
+    static struct timespec at_once = { 0, 0 };
     struct aiocb cb, *done;
 
     begin();

@@ -146,6 +146,14 @@ EXTENSION(as_many_parts_as_iov_max)
     CHECK_FAILS(aio_readv(&cb), EINVAL);
     CHECK_EQ(aio_error(&cb), EINVAL);
     CHECK_FAILS(aio_writev(&cb), EINVAL);
+    prepare_parts(&cb, fd, parts, -1, 0);
+    CHECK_FAILS(aio_readv(&cb), EINVAL);
+    prepare_parts(&cb, fd, NULL, 1, 0);
+    CHECK_FAILS(aio_readv(&cb), EFAULT);
+    CHECK_EQ(aio_error(&cb), EFAULT);
+    prepare_parts(&cb, fd, NULL, 0, 0);
+    CHECK_EQ(aio_readv(&cb), 0);
+    CHECK_EQ(finish(&cb), 0);
 }
 
 EXTENSION(a_sum_over_ssize_max_is_the_requests_error)

@@ -6,7 +6,7 @@
 enum { COUNT = 300 };
 static struct aiocb requests[COUNT];
 static unsigned char bytes[COUNT];
-static const struct timespec at_once = { 0, 0 };
+static struct timespec at_once = { 0, 0 };
 
 static struct aiocb *next(ssize_t expected)
 {

@@ -13,7 +13,7 @@
 /* The library's version: major * 10000 + minor * 100 + patch. */
 #define AIO_POSIX_VERSION 100
 
-/* Extensions. Each name can be asked for with #ifdef. */
+/* Extensions. The constants can be asked for with #ifdef; the functions are there where AIO_POSIX_VERSION is. */
 
 /* In sigev_notify: adds one to the eventfd in sigev_signo, after the status can be seen. */
 #define SIGEV_AIO_EVENTFD 0x0a10
@@ -26,12 +26,17 @@
 #define LIO_VECTORED 0x10
 #define LIO_READV (LIO_VECTORED | LIO_READ)
 #define LIO_WRITEV (LIO_VECTORED | LIO_WRITE)
+/* Beside any of them: at the descriptor's own position. */
+#define LIO_FOFFSET 0x40
 /* What aio_mlock sets aio_lio_opcode to. */
 #define LIO_MLOCK 0x20
 
 /* For aio_read2, aio_write2: at the descriptor's own position; aio_buf is an array of struct iovec. */
 #define AIO_OP2_FOFFSET 1
 #define AIO_OP2_VECTORED 2
+
+/* As FreeBSD's <aio.h> has it. */
+typedef struct aiocb aiocb_t;
 
 /* <aio.h> declares all but aio_suspend as throwing nothing, in C++. */
 #if defined(__THROW) && defined(__cplusplus)
@@ -158,8 +163,9 @@ int aio_cancel(int fd,
 AIO_POSIX_NOTHROW;
 
 /*
- Submits the `nent` requests of `list`, each LIO_READ, LIO_WRITE, LIO_READV, LIO_WRITEV or LIO_NOP by its `aio_lio_opcode`; NULL
- and LIO_NOP entries are skipped. Where the files allow it they reach the kernel in one system call.
+ Submits the `nent` requests of `list`, each LIO_READ, LIO_WRITE, LIO_READV, LIO_WRITEV or LIO_NOP by its `aio_lio_opcode`, the
+ first four also with LIO_FOFFSET (`aio_read2`); NULL and LIO_NOP entries are skipped. Where the files allow it they
+ reach the kernel in one system call.
 
  LIO_WAIT: waits until all are complete. 0, or -1 with errno: EIO, at least one failed (`aio_error` tells which);
  EINTR, a signal handler ran, as in `aio_suspend`; the requests go on. A cancellation point.
@@ -198,7 +204,7 @@ AIO_POSIX_NOTHROW;
  `aio_nbytes` and `aio_buf`.
 
  The array is copied: it may be reused when the call returns; the buffers may not. -1 with errno as `aio_read`,
- and EINVAL: more than IOV_MAX (1,024) buffers; ENOSYS: the kernel refuses a context. A sum over SSIZE_MAX is
+ and EINVAL: more than IOV_MAX (1,024) buffers; EFAULT: `aio_iov` is NULL, and there are buffers; ENOSYS: the kernel refuses a context. A sum over SSIZE_MAX is
  the request's error, EINVAL. An extension, as in FreeBSD 14.
 
  # Safety
@@ -275,7 +281,7 @@ AIO_POSIX_NOTHROW;
  until its result was returned by this call or by `aio_return`.
  */
 ssize_t aio_waitcomplete(struct aiocb **aiocbp,
-                         const struct timespec *timeout);
+                         struct timespec *timeout);
 
 #if defined(__USE_LARGEFILE64)
 /*

@@ -300,8 +300,9 @@ pub unsafe extern "C" fn aio_cancel(fd: c_int, aiocb: *mut Aiocb) -> c_int {
     }
 }
 
-/// Submits the `nent` requests of `list`, each LIO_READ, LIO_WRITE, LIO_READV, LIO_WRITEV or LIO_NOP by its `aio_lio_opcode`; NULL
-/// and LIO_NOP entries are skipped. Where the files allow it they reach the kernel in one system call.
+/// Submits the `nent` requests of `list`, each LIO_READ, LIO_WRITE, LIO_READV, LIO_WRITEV or LIO_NOP by its `aio_lio_opcode`, the
+/// first four also with LIO_FOFFSET (`aio_read2`); NULL and LIO_NOP entries are skipped. Where the files allow it they
+/// reach the kernel in one system call.
 ///
 /// LIO_WAIT: waits until all are complete. 0, or -1 with errno: EIO, at least one failed (`aio_error` tells which);
 /// EINTR, a signal handler ran, as in `aio_suspend`; the requests go on. A cancellation point.
@@ -379,7 +380,7 @@ pub unsafe extern "C" fn aio_init(hints: *const Aioinit) {
 /// `aio_nbytes` and `aio_buf`.
 ///
 /// The array is copied: it may be reused when the call returns; the buffers may not. -1 with errno as `aio_read`,
-/// and EINVAL: more than IOV_MAX (1,024) buffers; ENOSYS: the kernel refuses a context. A sum over SSIZE_MAX is
+/// and EINVAL: more than IOV_MAX (1,024) buffers; EFAULT: `aio_iov` is NULL, and there are buffers; ENOSYS: the kernel refuses a context. A sum over SSIZE_MAX is
 /// the request's error, EINVAL. An extension, as in FreeBSD 14.
 ///
 /// # Safety
@@ -477,7 +478,7 @@ pub unsafe extern "C" fn aio_mlock(aiocb: *mut Aiocb) -> c_int {
 /// `aiocbp` is NULL or valid for a write; `timeout` is NULL or valid. A program that calls this at all keeps each aiocb
 /// until its result was returned by this call or by `aio_return`.
 #[no_mangle]
-pub unsafe extern "C" fn aio_waitcomplete(aiocbp: *mut *mut Aiocb, timeout: *const timespec) -> ssize_t {
+pub unsafe extern "C" fn aio_waitcomplete(aiocbp: *mut *mut Aiocb, timeout: *mut timespec) -> ssize_t {
     // SAFETY: NULL or valid by this function's contract.
     let (Some(place), timeout) = (unsafe { (aiocbp.as_mut(), timeout.as_ref()) }) else {
         return answer(Err(Errno(libc::EFAULT))) as ssize_t;

@@ -6,6 +6,7 @@
 
 use crate::abi::{Aiocb, Sigevent};
 use crate::errno::Errno;
+use crate::notify::SIGEV_AIO_EVENTFD;
 use crate::observe;
 use crate::request::Operation;
 use core::ffi::CStr;
@@ -131,6 +132,10 @@ pub unsafe fn listio(mode: c_int, list: *const *const Aiocb, count: c_int, notic
         let Some(aiocb) = (unsafe { (*list.add(at)).as_ref() }) else {
             continue;
         };
+        if aiocb.aio_lio_opcode != libc::LIO_NOP && aiocb.aio_sigevent.notify == SIGEV_AIO_EVENTFD {
+            // libc would tell nobody. Nothing was started.
+            return call(Err(Errno::NOSYS), |_| 0);
+        }
         match aiocb.aio_lio_opcode {
             libc::LIO_READ => observe::fell_back(Operation::Read, aiocb),
             libc::LIO_WRITE => observe::fell_back(Operation::Write, aiocb),

@@ -20,6 +20,9 @@ use core::sync::atomic::Ordering;
 /// In `aio_lio_opcode`, beside LIO_READ or LIO_WRITE: as aio_readv, aio_writev.
 pub const LIO_VECTORED: libc::c_int = 0x10;
 
+/// The same: at the descriptor's own position, as aio_read2 with AIO_OP2_FOFFSET.
+pub const LIO_FOFFSET: libc::c_int = 0x40;
+
 /// LIO_WAIT: submits the list and waits for all of it. EIO: one of them failed (`aio_error` tells
 /// which). EINTR: a signal handler ran; the requests go on. EAGAIN: memory is out.
 ///
@@ -171,9 +174,9 @@ fn submit_element(
         batch.pending.fetch_add(1, Ordering::Relaxed);
     }
     let notice = check(aiocb)?;
-    let vectored = aiocb.opcode() & LIO_VECTORED != 0;
-    let form = Form { vectored, at_position: false };
-    let operation = match aiocb.opcode() & !LIO_VECTORED {
+    let has = |flag| aiocb.opcode() & flag != 0;
+    let form = Form { vectored: has(LIO_VECTORED), at_position: has(LIO_FOFFSET) };
+    let operation = match aiocb.opcode() & !(LIO_VECTORED | LIO_FOFFSET) {
         libc::LIO_READ => Operation::Read,
         libc::LIO_WRITE => Operation::Write,
         _ => {

@@ -42,7 +42,7 @@ impl Copies {
     }
 
     /// Copies the array that `callers` names, and adds up its parts. The answer's number is to be given back.
-    /// EINVAL: more than IOV_MAX parts. EAGAIN: memory is out. A sum over SSIZE_MAX stays one, for the
+    /// EINVAL: more than IOV_MAX parts. EFAULT: parts, but no array. EAGAIN: memory is out. A sum over SSIZE_MAX stays one, for the
     /// request to end with EINVAL.
     ///
     /// # Safety
@@ -51,6 +51,9 @@ impl Copies {
         let count = callers.bytes;
         if count > MOST_PARTS {
             return Err(Errno::INVAL);
+        }
+        if callers.address == 0 && count != 0 {
+            return Err(Errno(libc::EFAULT));
         }
         let (number, parts) = self.take(count).ok_or(Errno::AGAIN)?;
         let mut bytes = 0usize;

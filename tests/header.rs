@@ -56,6 +56,19 @@ static const suspend_function wait_for = aio_suspend;
 static const cancel_function cancel_it = aio_cancel;
 static const list_function list_of = lio_listio;
 
+/* As FreeBSD declares them. */
+typedef int (*request2_function)(struct aiocb *, int);
+typedef ssize_t (*next_function)(struct aiocb **, struct timespec *);
+
+static const request_function readv_it = aio_readv, writev_it = aio_writev, lock_it = aio_mlock;
+static const request2_function read2_it = aio_read2, write2_it = aio_write2;
+static const next_function next_of = aio_waitcomplete;
+
+#if !defined(AIO_POSIX_VERSION) || !defined(SIGEV_AIO_EVENTFD) || !defined(LIO_READV) || !defined(LIO_WRITEV) || \
+    !defined(LIO_FOFFSET) || !defined(AIO_OP2_FOFFSET) || !defined(AIO_OP2_VECTORED)
+#error "an extension has no macro"
+#endif
+
 #ifdef __USE_LARGEFILE64
 typedef int (*request64_function)(struct aiocb64 *);
 static const request64_function read64_it = aio_read64, write64_it = aio_write64;
@@ -94,6 +107,20 @@ int main(int count, char **arguments)
     list[0] = &cb;
     if (list_of(LIO_WAIT, list, 1, NULL) != 0 || cancel_it(fd, &cb) != AIO_ALLDONE)
         return 3;
+    aiocb_t other = cb, *done = &other;
+    struct timespec at_once = { 0, 0 };
+    struct iovec parts[1];
+
+    parts[0].iov_base = in;
+    parts[0].iov_len = sizeof in;
+    other.aio_iov = parts;
+    other.aio_iovcnt = 1;
+    if (finish(&other, readv_it(&other)) != (int)sizeof in || finish(&other, writev_it(&other)) != (int)sizeof in)
+        return 7;
+    if (finish(&other, read2_it(&other, AIO_OP2_VECTORED)) != (int)sizeof in || write2_it(&other, 64) != -1)
+        return 8;
+    if (next_of(&done, &at_once) != -1 || errno != EWOULDBLOCK || done != NULL || lock_it(NULL) != -1)
+        return 9;
 #ifdef __USE_LARGEFILE64
     static char large[3];
     struct aiocb64 cb64;
@@ -179,6 +206,15 @@ fn c_takes_it() {
 #[test]
 fn cpp_takes_it() {
     compiles_and_runs(true, &["-std=c++11", "-std=gnu++17"]);
+}
+
+/// Fails when one of the two is changed and the other is not.
+#[test]
+fn the_version_is_the_crates() {
+    let numbers: Vec<u32> =
+        env!("CARGO_PKG_VERSION").split('.').map(|part| part.parse().expect("a number")).collect();
+    let line = format!("#define AIO_POSIX_VERSION {}\n", numbers[0] * 10_000 + numbers[1] * 100 + numbers[2]);
+    assert!(fs::read_to_string(committed()).expect("read the committed header").contains(&line), "{line}");
 }
 
 /// The header declares the functions of <aio.h> once more: what does not agree with the system must not compile.
