@@ -167,6 +167,11 @@ impl AiocbRef {
         self.get().record.load(Ordering::Relaxed)
     }
 
+    /// For a request that is not complete.
+    pub fn set_record(self, record: u32) {
+        self.get().record.store(record, Ordering::Relaxed);
+    }
+
     pub fn epoch(self) -> u32 {
         self.get().epoch.load(Ordering::Relaxed)
     }

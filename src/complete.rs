@@ -69,6 +69,7 @@ fn end(engine: &Engine, blocked: &Blocked, number: Number, outcome: Outcome) -> 
     // SAFETY: the request is not complete until the next line.
     let aiocb = unsafe { AiocbRef::from_address(request.aiocb_address()) };
     observe::completed(engine, request, outcome);
+    let record = finished::record_of(engine, request.record.get(), aiocb);
     // SeqCst, before and after the status: `wake`, rule 1.
     engine.ending.fetch_add(1, Ordering::SeqCst);
     aiocb.finish(outcome);
@@ -77,12 +78,7 @@ fn end(engine: &Engine, blocked: &Blocked, number: Number, outcome: Outcome) -> 
     if flags & flag::OWED != 0 {
         settle(engine);
     }
-    if engine.finished.is_wanted() {
-        match request.record.get() {
-            0 => finished::add_late(engine, request.aiocb_address(), outcome),
-            record => finished::add(engine, record, outcome),
-        }
-    }
+    finished::add(engine, record, outcome);
     if Notice::load(request) == Notice::None {
         engine.free_request(number);
     } else {

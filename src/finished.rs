@@ -26,6 +26,8 @@ struct Record {
     /// 1 while it is in the list.
     listed: Cell32,
     aiocb: Cell64,
+    /// The same once somebody has its result, though it is not listed yet: then it never is.
+    returned: Cell64,
     /// A count, or a negative error number.
     result: Cell64,
 }
@@ -122,6 +124,7 @@ fn take_record(engine: &Engine, aiocb: u64) -> Option<Number> {
     let number = engine.finished.records.take()?;
     let record = engine.finished.records.get(number)?;
     record.listed.set(0);
+    record.returned.set(0);
     record.aiocb.set(aiocb);
     Some(number)
 }
@@ -139,11 +142,16 @@ pub fn add(engine: &Engine, number: Number, outcome: Outcome) {
     }
 }
 
-/// As `add`, for a request that was submitted before records were kept.
-pub fn add_late(engine: &Engine, aiocb: u64, outcome: Outcome) {
-    if let Some(number) = take_record(engine, aiocb) {
-        list(engine, number, outcome);
+/// The record of a request that is about to be complete: one for those too that were submitted before records were
+/// kept, named in the aiocb before its status is stored. 0: none is kept, or memory is out.
+#[inline]
+pub fn record_of(engine: &Engine, reserved: Number, aiocb: AiocbRef) -> Number {
+    if reserved != 0 || !engine.finished.is_wanted() {
+        return reserved;
     }
+    let late = take_record(engine, aiocb.address()).unwrap_or(0);
+    aiocb.set_record(late);
+    late
 }
 
 fn list(engine: &Engine, number: Number, outcome: Outcome) {
@@ -155,6 +163,9 @@ fn list(engine: &Engine, number: Number, outcome: Outcome) {
     });
     let blocked = Blocked::new();
     let guard = engine.lock.lock(&blocked);
+    if record.returned.get() == record.aiocb.get() {
+        return finished.records.give(number);
+    }
     let last = finished.last.get();
     record.previous.set(last);
     record.next.set(0);
@@ -191,8 +202,14 @@ pub fn forget(engine: &Engine, aiocb: AiocbRef) {
     let blocked = Blocked::new();
     let guard = engine.lock.lock(&blocked);
     if let Some(record) = finished.records.get(number) {
-        if record.listed.get() != 0 && record.aiocb.get() == aiocb.address() {
+        if record.aiocb.get() != aiocb.address() {
+            return;
+        }
+        if record.listed.get() != 0 {
             finished.remove(number, record, &guard);
+        } else {
+            // Complete, and just about to be listed by another thread; or over, where this means nothing.
+            record.returned.set(aiocb.address());
         }
     }
 }

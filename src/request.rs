@@ -183,7 +183,14 @@ impl Request {
     }
 
     /// Starts a new life of the slot: `SUBMITTING`. Only for who took it from the pool.
-    pub fn begin(&self, number: Number, aiocb: AiocbRef, operation: Operation, buffer: Buffer) -> Handle {
+    pub fn begin(
+        &self,
+        number: Number,
+        aiocb: AiocbRef,
+        operation: Operation,
+        buffer: Buffer,
+        offset: i64,
+    ) -> Handle {
         // 31 bits: handles keep their highest bit 0 (see `polls`); never 0: handles are not small.
         let generation = ((self.tag.load(Ordering::Relaxed) >> 32) as u32 + 1) & 0x7fff_ffff;
         let generation = generation.max(1);
@@ -194,7 +201,7 @@ impl Request {
         self.flags.set(0);
         self.priority.set(0);
         self.keep_rest(buffer);
-        self.offset.set(aiocb.offset() as u64);
+        self.offset.set(offset as u64);
         for cell in [&self.batch, &self.file, &self.poll, &self.notice, &self.home, &self.copy, &self.record]
         {
             cell.set(0);

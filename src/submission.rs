@@ -64,6 +64,16 @@ impl Submission {
         Submission { aiocb, operation, notice, batch, form, started, buffer, copy, record, slot }
     }
 
+    /// Where in the file it goes, if that is for `aio_offset` to say.
+    #[inline(always)]
+    pub fn offset(&self) -> i64 {
+        if self.form.at_position {
+            0
+        } else {
+            self.aiocb.offset()
+        }
+    }
+
     /// The aiocb is in progress from here on. EINVAL, EAGAIN: `Copies::copy`, or memory is out.
     #[inline(always)]
     pub fn begin(&mut self, engine: &'static Engine) -> Result<(), Errno> {
@@ -227,7 +237,7 @@ pub fn ended(engine: &'static Engine, submission: &Submission, outcome: Outcome)
 }
 
 fn fill_request(request: &Request, submission: &Submission, number: Number, rest: Buffer) -> Handle {
-    let handle = request.begin(number, submission.aiocb, submission.operation, rest);
+    let handle = request.begin(number, submission.aiocb, submission.operation, rest, submission.offset());
     observe::went(request, Went::Kernel);
     request.done.set((submission.buffer.bytes - rest.bytes.min(submission.buffer.bytes)) as u64);
     request.priority.set(submission.aiocb.reqprio() as u32);

@@ -83,7 +83,7 @@ pub fn fail(engine: &'static Engine, submission: &mut Submission, errno: Errno) 
 
 fn read(engine: &'static Engine, submission: &Submission) -> Way {
     let aiocb = submission.aiocb;
-    let (fd, mut rest, offset) = (aiocb.fildes(), submission.buffer, aiocb.offset());
+    let (fd, mut rest, offset) = (aiocb.fildes(), submission.buffer, submission.offset());
     let flags = match check_transfer(submission, Direction::Read) {
         Ok(flags) => flags,
         Err(errno) => return ended(engine, submission, Err(errno)),
@@ -221,7 +221,7 @@ fn write(engine: &'static Engine, submission: &Submission) -> Way {
             WriteNow::Partly(count) => rest = rest.after(count),
         }
     }
-    let ends = (aiocb.offset() as u64).saturating_add(rest.bytes as u64);
+    let ends = (submission.offset() as u64).saturating_add(rest.bytes as u64);
     let (handle, request) = if direct && small && (status.kind == libc::S_IFBLK || ends <= status.size) {
         new_direct(engine, submission, flags)?
     } else {
@@ -280,7 +280,7 @@ enum WriteNow {
 /// A buffered write into the page cache, where the file system can without waiting.
 fn write_now(engine: &'static Engine, submission: &Submission, identity: Identity) -> WriteNow {
     let (aiocb, buffer) = (submission.aiocb, submission.buffer);
-    match files::transfer_nowait(Direction::Write, aiocb.fildes(), buffer, aiocb.offset()) {
+    match files::transfer_nowait(Direction::Write, aiocb.fildes(), buffer, submission.offset()) {
         Ok(count) if count == buffer.bytes => WriteNow::Ended(Ok(count)),
         Ok(count) => WriteNow::Partly(count),
         Err(Errno::AGAIN) => WriteNow::Partly(0),
@@ -298,7 +298,7 @@ fn write_now(engine: &'static Engine, submission: &Submission, identity: Identit
 /// The transfer itself, here: on a file system that is memory.
 fn copy(submission: &Submission, direction: Direction) -> Outcome {
     let aiocb = submission.aiocb;
-    files::transfer(direction, aiocb.fildes(), submission.buffer, aiocb.offset())
+    files::transfer(direction, aiocb.fildes(), submission.buffer, submission.offset())
 }
 
 fn sync(engine: &'static Engine, submission: &Submission) -> Result<(), Errno> {
@@ -344,8 +344,7 @@ fn check_transfer(submission: &Submission, direction: Direction) -> Result<c_int
     if flags & libc::O_ACCMODE == wrong || flags & libc::O_PATH != 0 {
         return Err(Errno::BADF);
     }
-    let misplaced = submission.aiocb.offset() < 0 && !submission.form.at_position;
-    if misplaced || submission.buffer.bytes > isize::MAX as usize {
+    if submission.offset() < 0 || submission.buffer.bytes > isize::MAX as usize {
         return Err(Errno::INVAL);
     }
     Ok(flags)

@@ -30,7 +30,7 @@ fn a_program_for_freebsd_compiles_and_runs() {
     let directory = common::scratch_directory();
     let binary = directory.path().join("freebsd");
     let compiled = common::c_compiler(false)
-        .args(["-Wall", "-Wextra", "-Werror", "-pthread", "-include", "aio_posix.h", "-I"])
+        .args(["-Wall", "-Wextra", "-Werror", "-pthread", "-D_GNU_SOURCE", "-include", "aio_posix.h", "-I"])
         .arg(common::source_root().join("include"))
         .arg(tool("freebsd.c"))
         .arg("-o")

@@ -19,6 +19,7 @@ mod common;
 
 #[path = "model"]
 mod model {
+    pub mod beyond;
     pub mod calls;
     pub mod check;
     pub mod child;

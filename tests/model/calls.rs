@@ -87,6 +87,17 @@ pub fn socket_pair(kind: c_int) -> [c_int; 2] {
     ends
 }
 
+/// Descriptor numbers up to this one are needed.
+pub fn allow_descriptors(most: c_int) {
+    // SAFETY: plain numbers.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
+        limit.rlim_cur = limit.rlim_cur.max(most as u64 + 64).min(limit.rlim_max);
+        libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+    }
+}
+
 pub fn move_to(descriptor: c_int, numbers: &[c_int]) {
     for number in numbers {
         // SAFETY: dup2() touches no memory; nothing of ours is open at these numbers.
@@ -115,6 +126,10 @@ pub fn sigevent(id: u32, notify: Notify) -> libc::sigevent {
         Notify::Signal => {
             event.sigev_notify = libc::SIGEV_SIGNAL;
             event.sigev_signo = notice::signal_number();
+        }
+        Notify::Event => {
+            event.sigev_notify = super::beyond::SIGEV_AIO_EVENTFD;
+            event.sigev_signo = super::beyond::eventfd_of(id);
         }
         Notify::Thread => {
             event.sigev_notify = libc::SIGEV_THREAD;

@@ -39,6 +39,7 @@ pub fn check(plan: &Plan, seen: &Observation, libc: bool) -> Vec<String> {
     suspends(&history, &mut complaints);
     lists(&history, &mut complaints);
     notifications(&history, &mut complaints);
+    served(&history, &mut complaints);
     barriers(&history, &mut complaints);
     forks(&history, &mut complaints);
     files::check(&history, &mut complaints);
@@ -407,6 +408,29 @@ fn notifications(history: &History, complaints: &mut Vec<String>) {
     }
     for ((id, process), count) in counts {
         complaints.push(format!("{}: {count} stray notifications in process {process}", history.name(id)));
+    }
+}
+
+/// aio_waitcomplete gives each request once, and none whose result was surely returned before.
+fn served(history: &History, complaints: &mut Vec<String>) {
+    let of = |kind| history.seen.records.iter().filter(move |record| record.kind == kind);
+    let mut seen = BTreeSet::new();
+    for next in of(Kind::Next) {
+        let Some(Some(life)) = history.lives.get(next.subject as usize) else {
+            complaints.push(format!("aio_waitcomplete gives number {}, which is no request", next.subject));
+            continue;
+        };
+        let name = history.name(next.subject);
+        if !seen.insert((next.subject, next.process)) || life.submit.process != next.process {
+            complaints.push(format!("{name}: aio_waitcomplete gives it again, or in another process"));
+        }
+        // The record of what it gave comes after it.
+        let returned = |status: &&Record| {
+            status.subject == next.subject && status.error != libc::EINPROGRESS && status.after < next.before
+        };
+        if of(Kind::Status).any(|status| returned(&status)) {
+            complaints.push(format!("{name}: aio_waitcomplete gives it, though it was returned before"));
+        }
     }
 }
 

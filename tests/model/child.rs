@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::beyond;
 use super::calls::{self, errno};
 use super::drain;
 use super::forked;
@@ -61,6 +62,17 @@ impl World {
         assert!((id as usize) < self.plan.requests.len());
         // SAFETY: inside the array allocated for that many requests.
         unsafe { self.aiocbs.add(id as usize) }
+    }
+
+    /// The number of the request that an aiocb is of; of none there is a number that no request has.
+    pub fn id_of(&self, cb: *const libc::aiocb) -> u32 {
+        let distance = (cb as usize).wrapping_sub(self.aiocbs as usize);
+        let id = distance / size_of::<libc::aiocb>();
+        if distance % size_of::<libc::aiocb>() == 0 && id < self.plan.requests.len() {
+            id as u32
+        } else {
+            NOTHING
+        }
     }
 
     pub fn log(&self, kind: Kind, subject: u32, fields: Record) {
@@ -167,6 +179,7 @@ pub fn run(plan: Plan, shared: Shared, directory: &Path, wanted_library: &str, p
         fill(world, request);
     }
     notice::install(world.plan.restart);
+    beyond::watch(world);
     run_threads(world);
     drain::finish(world);
     world.log(Kind::End, NOTHING, blank());
@@ -256,6 +269,7 @@ fn take_step(world: &'static World, step: &Step) {
         Step::List { list, wait, elements } => submit_list(world, *list, *wait, elements),
         Step::Suspend { timeout, picks } => suspend(world, *timeout, &world.picked(picks)),
         Step::Poll { pick } => world.picked(&[*pick]).into_iter().for_each(|id| world.look_around(id, 0)),
+        Step::Next { timeout } => beyond::next(world, *timeout),
         Step::Cancel { pick } => {
             for id in world.picked(&[*pick]) {
                 if let Target::Slot(slot) = world.plan.request(id).target {
@@ -310,11 +324,16 @@ fn take_step(world: &'static World, step: &Step) {
 pub fn submit(world: &World, id: u32) -> bool {
     let request = world.plan.request(id);
     let cb = world.aiocb(id);
-    calls::prepare(cb, request, world.shared.buffer(request.buffer));
+    let buffer = world.shared.buffer(request.buffer);
+    calls::prepare(cb, request, buffer);
+    let mut parts = beyond::cut(cb, request, buffer, world.plan.aligned());
     let before = world.shared.tick();
-    // SAFETY: the aiocb and its buffer live as long as the process.
+    // SAFETY: the aiocb and its buffer live as long as the process, the parts as long as the call.
     let result = unsafe {
         match request.what {
+            What::Read | What::Write if request.parts != 0 || request.at_position => {
+                beyond::submit(cb, request)
+            }
             What::Read => libc::aio_read(cb),
             What::Sync => libc::aio_fsync(libc::O_SYNC, cb),
             What::DataSync => libc::aio_fsync(libc::O_DSYNC, cb),
@@ -322,6 +341,7 @@ pub fn submit(world: &World, id: u32) -> bool {
         }
     };
     let error = errno();
+    beyond::forget(&mut parts);
     let after = world.shared.tick();
     world.log(Kind::Submit, id, Record { before, after, value: i64::from(result), error, ..blank() });
     result == 0
@@ -329,9 +349,12 @@ pub fn submit(world: &World, id: u32) -> bool {
 
 fn submit_list(world: &World, list: u32, wait: bool, elements: &[u32]) {
     let mut pointers: Vec<*mut libc::aiocb> = Vec::new();
+    let mut parts = Vec::new();
     for id in elements {
         let request = world.plan.request(*id);
-        calls::prepare(world.aiocb(*id), request, world.shared.buffer(request.buffer));
+        let buffer = world.shared.buffer(request.buffer);
+        calls::prepare(world.aiocb(*id), request, buffer);
+        parts.push(beyond::cut(world.aiocb(*id), request, buffer, world.plan.aligned()));
         pointers.push(world.aiocb(*id));
         // NULL entries count for nothing.
         if id % 4 == 0 {
@@ -346,6 +369,7 @@ fn submit_list(world: &World, list: u32, wait: bool, elements: &[u32]) {
     let error = errno();
     // Nothing of these may be looked at after the call.
     pointers.fill(std::ptr::dangling_mut());
+    parts.iter_mut().for_each(|parts| beyond::forget(parts));
     // SAFETY: a plain C structure of our own.
     unsafe { std::ptr::write_bytes(&mut event, 0x99, 1) };
     let after = world.shared.tick();

@@ -43,11 +43,23 @@ fn objects() -> impl Strategy<Value = Object> {
     ]
 }
 
-fn notify() -> impl Strategy<Value = Notify> {
-    prop_oneof![3 => Just(Notify::None), 2 => Just(Notify::Signal), 2 => Just(Notify::Thread)]
+fn notify(features: Features) -> BoxedStrategy<Notify> {
+    let posix = prop_oneof![3 => Just(Notify::None), 2 => Just(Notify::Signal), 2 => Just(Notify::Thread)];
+    if !features.beyond_libc {
+        return posix.boxed();
+    }
+    prop_oneof![7 => posix, 3 => Just(Notify::Event)].boxed()
 }
 
-fn io(in_list: bool) -> impl Strategy<Value = Io> {
+fn form(features: Features) -> BoxedStrategy<u8> {
+    if features.beyond_libc {
+        prop_oneof![3 => Just(0u8), 2 => 1u8..8].boxed()
+    } else {
+        Just(0u8).boxed()
+    }
+}
+
+fn io(features: Features, in_list: bool) -> impl Strategy<Value = Io> {
     let rare = if in_list { [What::Nop, What::BadOpcode] } else { [What::Sync, What::DataSync] };
     let what = prop_oneof![
         8 => Just(What::Read),
@@ -58,8 +70,8 @@ fn io(in_list: bool) -> impl Strategy<Value = Io> {
     let block = prop_oneof![1 => Just(-1i8), 8 => 0i8..4, 8 => 0i8..=14];
     let blocks = prop_oneof![8 => 0u8..2, 3 => 2u8..5];
     let priority = prop_oneof![20 => Just(0u8), 2 => 1u8..=20, 1 => Just(21u8)];
-    (what, 0u8..6, block, blocks, any::<u16>(), priority, notify()).prop_map(
-        |(what, slot, block, blocks, skew, priority, notify)| Io {
+    (what, 0u8..6, block, blocks, any::<u16>(), priority, notify(features), form(features)).prop_map(
+        |(what, slot, block, blocks, skew, priority, notify, form)| Io {
             what,
             slot,
             block,
@@ -67,27 +79,32 @@ fn io(in_list: bool) -> impl Strategy<Value = Io> {
             skew,
             priority,
             notify,
+            form,
         },
     )
 }
 
-fn list(elements: impl Strategy<Value = Vec<Io>>) -> impl Strategy<Value = Op> {
-    (any::<bool>(), notify(), elements).prop_map(|(wait, notify, elements)| Op::List {
+fn list(features: Features, elements: impl Strategy<Value = Vec<Io>>) -> impl Strategy<Value = Op> {
+    (any::<bool>(), notify(features), elements).prop_map(|(wait, notify, elements)| Op::List {
         wait,
         notify,
         elements,
     })
 }
 
-fn crowd() -> impl Strategy<Value = Op> {
-    (any::<bool>(), 1u16..500, io(true)).prop_map(|(wait, count, first)| Op::Crowd { wait, count, first })
+fn crowd(features: Features) -> impl Strategy<Value = Op> {
+    (any::<bool>(), 1u16..500, io(features, true)).prop_map(|(wait, count, first)| Op::Crowd {
+        wait,
+        count,
+        first,
+    })
 }
 
 fn op(features: Features) -> BoxedStrategy<Op> {
     let slot = 0u8..6;
     let common = prop_oneof![
-        24 => io(false).prop_map(Op::Submit),
-        6 => list(vec(io(true), 0..=6)),
+        24 => io(features, false).prop_map(Op::Submit),
+        6 => list(features, vec(io(features, true), 0..=6)),
         8 => (prop_oneof![2 => Just(-1), 1 => Just(0), 1 => 1i32..15], vec(0u16..12, 0..=5))
             .prop_map(|(timeout, picks)| Op::Suspend { timeout, picks }),
         5 => (0u16..12).prop_map(|pick| Op::Poll { pick }),
@@ -105,8 +122,9 @@ fn op(features: Features) -> BoxedStrategy<Op> {
         2 => slot.clone().prop_map(|slot| Op::CancelAll { slot }),
         2 => slot.clone().prop_map(|slot| Op::Close { slot }),
         4 => (slot.clone(), slot.clone()).prop_map(|(end, slot)| Op::Rebind { end, slot }),
-        3 => vec(io(false), 0..=4).prop_map(|requests| Op::Fork { requests }),
-        1 => crowd(),
+        3 => vec(io(features, false), 0..=4).prop_map(|requests| Op::Fork { requests }),
+        1 => crowd(features),
+        3 => (0u8..10).prop_map(|timeout| Op::Next { timeout }),
     ]
     .boxed()
 }

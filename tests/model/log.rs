@@ -41,11 +41,13 @@ pub enum Kind {
     Notify,
     /// Something that the child could judge by itself: value a code of `problems`, subject what it is about.
     Problem,
+    /// aio_waitcomplete gave this request: subject request; a Status record with its result follows.
+    Next,
     /// The child came to its end.
     End,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Submit,
     Kind::ListReturn,
     Kind::Status,
@@ -59,6 +61,7 @@ const KINDS: [Kind; 14] = [
     Kind::View,
     Kind::Notify,
     Kind::Problem,
+    Kind::Next,
     Kind::End,
 ];
 
@@ -256,6 +259,7 @@ pub mod problems {
     pub const HARNESS: i64 = 9;
     pub const UNKNOWN_NOTIFICATION: i64 = 10;
     pub const RETURN_DIFFERS: i64 = 11;
+    pub const NEXT: i64 = 12;
 
     pub fn describe(code: i64) -> &'static str {
         match code {
@@ -270,6 +274,7 @@ pub mod problems {
             HARNESS => "a call of the test itself failed",
             UNKNOWN_NOTIFICATION => "a notification with an unknown value",
             RETURN_DIFFERS => "aio_error changed between two calls after completion",
+            NEXT => "aio_waitcomplete gives no request, and a strange errno",
             _ => "unknown problem",
         }
     }

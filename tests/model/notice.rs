@@ -76,7 +76,7 @@ pub extern "C" fn on_thread(value: libc::sigval) {
 }
 
 /// Async-signal-safe.
-fn notified(value: usize) {
+pub fn notified(value: usize) {
     let world = world();
     let id = value.wrapping_sub(MARK);
     if id >= world.plan.first_spare as usize {

@@ -40,7 +40,14 @@ pub struct Request {
     pub buffer: usize,
     /// The list it is an element of.
     pub list: Option<u32>,
+    /// In how many parts it gives its buffer; 0: as one.
+    pub parts: usize,
+    /// Through the descriptor's own position: on what has no other place only.
+    pub at_position: bool,
 }
+
+/// Each has a descriptor of its own.
+const MOST_EVENTS: usize = 200;
 
 #[derive(Clone, Debug)]
 pub enum Step {
@@ -48,6 +55,7 @@ pub enum Step {
     List { list: u32, wait: bool, elements: Vec<u32> },
     Suspend { timeout: i32, picks: Vec<u16> },
     Poll { pick: u16 },
+    Next { timeout: u8 },
     Cancel { pick: u16 },
     CancelAll { slot: u32 },
     Close { slot: u32 },
@@ -160,6 +168,7 @@ impl Plan {
             }
             Op::Suspend { timeout, picks } => Step::Suspend { timeout: *timeout, picks: picks.clone() },
             Op::Poll { pick } => Step::Poll { pick: *pick },
+            Op::Next { timeout } => Step::Next { timeout: *timeout },
             Op::Cancel { pick } => Step::Cancel { pick: *pick },
             Op::CancelAll { slot } => Step::CancelAll { slot: u32::from(*slot) % ends },
             Op::Close { slot } => Step::Close { slot: u32::from(*slot) % ends },
@@ -175,6 +184,10 @@ impl Plan {
                 for id in first..self.requests.len() {
                     let file = self.file_end(self.requests[id].target);
                     self.requests[id].target = Target::End(file);
+                    // Nobody in the child watches eventfds.
+                    if self.requests[id].notify == Notify::Event {
+                        self.requests[id].notify = Notify::None;
+                    }
                 }
                 let all = first as u32..self.requests.len() as u32;
                 Step::Fork { requests: if self.has_file() { all.collect() } else { Vec::new() } }
@@ -197,7 +210,7 @@ impl Plan {
     fn list(&mut self, wait: bool, notify: Notify, elements: &[Io]) -> Step {
         let list = self.requests.len() as u32;
         // LIO_WAIT has no notification of the list.
-        let notify = if wait { Notify::None } else { notify };
+        let notify = if wait { Notify::None } else { self.affordable(notify) };
         self.requests.push(Request {
             id: list,
             what: What::List,
@@ -208,9 +221,26 @@ impl Plan {
             notify,
             buffer: 0,
             list: None,
+            parts: 0,
+            at_position: false,
         });
         let elements = elements.iter().map(|io| self.add(io, Some(list))).collect();
         Step::List { list, wait, elements }
+    }
+
+    /// Whether a request at its descriptor's own position goes where it would go anyway, wherever dup2 leads it.
+    fn has_no_other_place(&self, what: What) -> bool {
+        let places =
+            |object: &Object| is_file(*object) && !(what == What::Write && *object == Object::Append);
+        !self.objects.iter().any(places)
+    }
+
+    fn affordable(&self, notify: Notify) -> Notify {
+        let events = || self.requests.iter().filter(|request| request.notify == Notify::Event).count();
+        if notify == Notify::Event && events() >= MOST_EVENTS {
+            return Notify::None;
+        }
+        notify
     }
 
     fn has_file(&self) -> bool {
@@ -254,22 +284,22 @@ impl Plan {
         };
         // What fails at once in the call has no notification to count.
         let fails = (io.priority > 20 && !is_sync(what)) || matches!(what, What::Nop | What::BadOpcode);
+        let transfers = matches!(what, What::Read | What::Write);
+        let at_position = transfers && io.form & 4 != 0 && self.has_no_other_place(what);
         let id = self.requests.len() as u32;
         let misalignment = if aligned { 0 } else { usize::from(io.skew) % 3 };
         let request = Request {
             id,
             what,
             target: Target::Slot(slot),
-            offset,
-            length: if matches!(what, What::Read | What::Write) {
-                length.max(self.smallest(what))
-            } else {
-                0
-            },
+            offset: if at_position { 0 } else { offset },
+            length: if transfers { length.max(self.smallest(what)) } else { 0 },
             priority: if is_sync(what) { 0 } else { i32::from(io.priority) },
-            notify: if fails { Notify::None } else { io.notify },
+            notify: if fails { Notify::None } else { self.affordable(io.notify) },
             buffer: self.data_size + misalignment,
             list,
+            parts: if transfers && io.form & 3 != 0 { 1 + usize::from(io.form & 3) } else { 0 },
+            at_position,
         };
         self.reserve(request.length + misalignment);
         self.requests.push(request);
@@ -288,6 +318,8 @@ impl Plan {
             notify: Notify::None,
             buffer: self.data_size,
             list: None,
+            parts: 0,
+            at_position: false,
         });
         self.reserve(length);
         id

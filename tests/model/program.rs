@@ -47,6 +47,8 @@ pub enum Notify {
     None,
     Signal,
     Thread,
+    /// An eventfd of its own.
+    Event,
 }
 
 /// One request. `slot`, `block`, `blocks` and `skew` are taken modulo what the program offers.
@@ -59,6 +61,9 @@ pub struct Io {
     pub skew: u16,
     pub priority: u8,
     pub notify: Notify,
+    /// 0: aio_read or aio_write. Its lowest two bits: that many cuts of the buffer, for a vectored request; the next: at
+    /// the descriptor's own position, where that is no other place.
+    pub form: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +88,10 @@ pub enum Op {
     },
     Poll {
         pick: u16,
+    },
+    /// aio_waitcomplete, for so many milliseconds at most.
+    Next {
+        timeout: u8,
     },
     Cancel {
         pick: u16,
@@ -153,8 +162,12 @@ const WHATS: [(&str, What); 6] = [
     ("nop", What::Nop),
     ("badopcode", What::BadOpcode),
 ];
-const NOTIFIES: [(&str, Notify); 3] =
-    [("none", Notify::None), ("signal", Notify::Signal), ("thread", Notify::Thread)];
+const NOTIFIES: [(&str, Notify); 4] = [
+    ("none", Notify::None),
+    ("signal", Notify::Signal),
+    ("thread", Notify::Thread),
+    ("event", Notify::Event),
+];
 
 fn name_of<T: PartialEq>(table: &[(&'static str, T)], value: T) -> &'static str {
     table.iter().find(|entry| entry.1 == value).map_or("?", |entry| entry.0)
@@ -180,7 +193,11 @@ impl fmt::Display for Io {
             self.skew,
             self.priority,
             name_of(&NOTIFIES, self.notify)
-        )
+        )?;
+        match self.form {
+            0 => Ok(()),
+            form => write!(f, " form {form}"),
+        }
     }
 }
 
@@ -202,6 +219,7 @@ impl fmt::Display for Op {
             }
             Op::Suspend { timeout, picks } => write!(f, "suspend {timeout}{}", Numbers(picks)),
             Op::Poll { pick } => write!(f, "poll {pick}"),
+            Op::Next { timeout } => write!(f, "next {timeout}"),
             Op::Cancel { pick } => write!(f, "cancel {pick}"),
             Op::CancelAll { slot } => write!(f, "cancelall {slot}"),
             Op::Close { slot } => write!(f, "close {slot}"),
@@ -274,6 +292,10 @@ impl<'a> Words<'a> {
             skew: self.labelled("skew")?,
             priority: self.labelled("priority")?,
             notify: named(&NOTIFIES, &self.labelled::<String>("notify")?)?,
+            form: match self.0.next() {
+                Some("form") => self.number()?,
+                _ => 0,
+            },
         })
     }
 }
@@ -340,6 +362,7 @@ fn add_line(program: &mut Program, line: &str) -> Result<(), String> {
             Op::Suspend { timeout, picks: picks.collect::<Result<_, String>>()? }
         }
         "poll" => Op::Poll { pick: words.number()? },
+        "next" => Op::Next { timeout: words.number()? },
         "cancel" => Op::Cancel { pick: words.number()? },
         "cancelall" => Op::CancelAll { slot: words.number()? },
         "close" => Op::Close { slot: words.number()? },
