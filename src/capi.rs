@@ -168,9 +168,15 @@ pub unsafe extern "C" fn aio_error(aiocb: *const Aiocb) -> c_int {
     let Some(request) = (unsafe { AiocbRef::new(aiocb) }) else {
         return libc::EINVAL;
     };
-    if !request.in_progress() {
-        return request.status();
+    match request.status() {
+        libc::EINPROGRESS => status_now(request),
+        status => status,
     }
+}
+
+/// The status of what was in progress when it was last looked at. Apart, so that who asks again pays for nothing.
+#[inline(never)]
+fn status_now(request: AiocbRef) -> c_int {
     match decided() {
         Some(Service::Engine(engine)) if request.epoch() == engine.epoch => {
             reap::reap_if_any(engine);
@@ -202,22 +208,15 @@ pub unsafe extern "C" fn aio_return(aiocb: *mut Aiocb) -> ssize_t {
     match unsafe { AiocbRef::new(aiocb) } {
         // -1: in progress, or in a child of who submitted it.
         Some(request) => {
+            // An eventfd may have told of it before anybody looked.
             if request.in_progress() {
-                // An eventfd may have told of it before anybody looked.
-                if let Some(Service::Engine(engine)) = decided() {
-                    reap::reap_if_any(engine);
-                    if request.in_progress() {
-                        told::see(engine, request);
-                    }
-                }
+                status_now(request);
                 if request.in_progress() {
                     return -1;
                 }
             }
             if request.record() != 0 {
-                if let Some(Service::Engine(engine)) = decided() {
-                    finished::forget(engine, request);
-                }
+                forget(request);
             }
             request.returned() as ssize_t
         }
@@ -225,6 +224,13 @@ pub unsafe extern "C" fn aio_return(aiocb: *mut Aiocb) -> ssize_t {
             Errno::INVAL.publish();
             -1
         }
+    }
+}
+
+#[inline(never)]
+fn forget(request: AiocbRef) {
+    if let Some(Service::Engine(engine)) = decided() {
+        finished::forget(engine, request);
     }
 }
 

@@ -119,7 +119,8 @@ int main(int count, char **arguments)
         return 7;
     if (finish(&other, read2_it(&other, AIO_OP2_VECTORED)) != (int)sizeof in || write2_it(&other, 64) != -1)
         return 8;
-    if (next_of(&done, &at_once) != -1 || errno != EWOULDBLOCK || done != NULL || lock_it(NULL) != -1)
+    /* What was returned is not served. */
+    if (return_of(&cb) != (ssize_t)sizeof in || next_of(&done, &at_once) != -1 || errno != EWOULDBLOCK || done != NULL || lock_it(NULL) != -1)
         return 9;
 #ifdef __USE_LARGEFILE64
     static char large[3];
