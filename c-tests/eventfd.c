@@ -215,13 +215,17 @@ EXTENSION(a_list_counts_once_at_its_end)
     check_empty();
 }
 
-/* Fails, with a damaged file, when the count is written to the number whatever it is. */
+/*
+ * Fails, with a damaged file, when the count is written to the number whatever it is; with EINVAL for a direct read and an
+ * fsync, when what the kernel says of the eventfd is taken for the request's error.
+ */
 EXTENSION(what_is_no_eventfd_is_left_alone)
 {
     static unsigned char block[512], in[8];
     struct aiocb cb;
-    int fd = temporary_file(0), file = temporary_file(0), ends[2];
+    int fd = temporary_file(0), file = temporary_file(0), direct = temporary_file(O_DIRECT), ends[2];
 
+    CHECK_EQ(pwrite(direct, aligned(4096), 4096, 0), 4096);
     CHECK_EQ(pwrite(file, "precious", 8, 0), 8);
     CHECK_EQ(lseek(file, 0, SEEK_SET), 0);
     CHECK_EQ(pipe(ends), 0);
@@ -230,6 +234,14 @@ EXTENSION(what_is_no_eventfd_is_left_alone)
     tell(&cb);
     CHECK_EQ(aio_write(&cb), 0);
     CHECK_EQ(finish(&cb), sizeof block);
+    prepare(&cb, direct, aligned(4096), 4096, 0);
+    tell(&cb);
+    CHECK_EQ(aio_read(&cb), 0);
+    CHECK_EQ(finish(&cb), 4096);
+    prepare(&cb, direct, NULL, 0, 0);
+    tell(&cb);
+    CHECK_EQ(aio_fsync(O_SYNC, &cb), 0);
+    CHECK_EQ(finish(&cb), 0);
     nap(20);
     CHECK_EQ(pread(file, in, 8, 0), 8);
     CHECK_EQ(memcmp(in, "precious", 8), 0);

@@ -105,9 +105,14 @@ pub fn submit_sync(
     match engine.ring.submit_one(&mut iocb(request, request.handle(number))) {
         Ok(()) => Ok(()),
         Err(errno) => {
+            let by_eventfd = request.has(flag::RESFD);
             request.remove(flag::RESFD);
             engine.ring.release(1);
             match errno {
+                // Perhaps of the eventfd, which is none: a helper does it.
+                Errno::INVAL | Errno::BADF if by_eventfd => {
+                    worklist::push_errand(engine, &engine.lock.lock(blocked), number);
+                }
                 Errno::AGAIN if !engine.ring.is_empty() => wait_for_room(engine, blocked, number),
                 // The kernel's memory is used up, and no completion is to come that would give some back.
                 Errno::AGAIN => worklist::push_errand(engine, &engine.lock.lock(blocked), number),

@@ -140,10 +140,13 @@ fn tell_ourselves(engine: &Engine, blocked: &Blocked, number: Number) -> bool {
 fn refused(engine: &Engine, handle: Handle, request: &Request, errno: Errno) {
     let number = number_of(handle);
     let blocked = Blocked::new();
+    let by_eventfd = request.has(flag::RESFD);
     if !tell_ourselves(engine, &blocked, number) {
         return;
     }
     match errno {
+        // Perhaps of the eventfd, which is none: the transfer is to be done all the same.
+        Errno::INVAL | Errno::BADF if by_eventfd => errand(engine, &blocked, number),
         // The kernel's slots or its memory are used up. Completions make room, if any are to come.
         Errno::AGAIN if !engine.ring.is_empty() => line_up(engine, number, request),
         Errno::AGAIN => errand(engine, &blocked, number),
