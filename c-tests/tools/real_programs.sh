@@ -5,7 +5,8 @@
 #
 # NAME is one of those that --list prints; without any, all run. A program that is not installed is skipped with the
 # reason, unless --require names it. FILE is the libaio_posix.so to preload (default: target/release/libaio_posix.so). The files are
-# made in DIR (default: the current directory), in a new directory that is removed at the end. 300 MB are enough.
+# made in DIR (default: the current directory), in a new directory that is removed at the end; but for DIR/python-packages, where
+# packages from PyPI stay for the next time. 500 MB are enough.
 #
 # A run counts only when it is proven that the library served it:
 # - the dynamic linker (LD_DEBUG=bindings) bound calls of aio_* or lio_* to the library, and none of any object to
@@ -19,7 +20,7 @@ library=$here/../../target/release/libaio_posix.so
 parent=.
 required=" "
 programs=()
-all=(fio-direct fio-buffered fio-fsync fio-cold stress-ng xrdcp perf-record mpich open-mpi)
+all=(fio-direct fio-buffered fio-fsync fio-cold stress-ng xrdcp perf-record mpich open-mpi pyaio eckit)
 while [ $# -gt 0 ]; do
     case $1 in
         --library) library=$2; shift 2 ;;
@@ -32,6 +33,7 @@ while [ $# -gt 0 ]; do
 done
 [ ${#programs[@]} -gt 0 ] || programs=("${all[@]}")
 library=$(realpath -e "$library")
+packages=$(realpath -e "$parent")/python-packages
 scratch=$(mktemp -d -- "$(realpath -e "$parent")/real-programs.XXXXXX")
 trap 'rm -rf -- "$scratch"' EXIT
 
@@ -159,6 +161,46 @@ open-mpi() {
     # Open MPI wants to be asked twice before it runs as root.
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     mpi mpicc.openmpi mpiexec.openmpi --oversubscribe
+}
+
+# Makes a Python with a package of PyPI, by a fixed version: $python, or ends the run as skipped.
+python_with() {
+    local package=$1 environment=$packages/$1
+    need python3 "python3-venv"
+    python=$environment/bin/python
+    [ ! -e "$environment/complete" ] || return 0
+    rm -rf -- "$environment"
+    mkdir -p "$packages"
+    if python3 -m venv "$environment" >"$scratch/output" 2>&1 &&
+        timeout 180 "$environment/bin/pip" install --quiet --only-binary :all: --no-deps --disable-pip-version-check "$package" >>"$scratch/output" 2>&1; then
+        touch "$environment/complete"
+    else
+        rm -rf -- "$environment"
+        echo "    skipped: pip has no $package here: $(grep -v '^$' "$scratch/output" | tail -n 1)"
+        exit 77
+    fi
+}
+
+# Python's callbacks are told by SIGEV_THREAD, from a list of blocks that are asked for all at once.
+pyaio() {
+    python_with pyaio==0.5.0rc2
+    preloaded 120 "$python" "$here/pyaio_blocks.py" data
+    grep -q "^256 blocks written and read, 0 wrong" "$scratch/output" || fail "wrong data"
+    echo "    256 blocks of 64 KiB written, read and compared"
+}
+
+# eckit's own AIOHandle, from the wheel that brings library and headers.
+eckit() {
+    local home
+    need g++ g++
+    python_with eckitlib==2.5.0.33
+    home=$("$python" -c 'import eckitlib; print(list(eckitlib.__path__)[0])')
+    # Its own libraries are beside it in the wheel, where it finds them and the linker does not.
+    g++ -std=c++17 -O1 -I"$home/include" -o eckit_write "$here/eckit_write.cc" -L"$home/lib64" -leckit \
+        -Wl,-rpath,"$home/lib64" -Wl,--allow-shlib-undefined >"$scratch/output" 2>&1 || fail "eckit_write.cc does not compile"
+    preloaded 120 ./eckit_write data
+    grep -q "bytes written, the same" "$scratch/output" || fail "wrong data"
+    echo "    $(grep "bytes written" "$scratch/output")"
 }
 
 command -v strace >/dev/null || { echo "$0: strace is needed to prove that the library was used" >&2; exit 2; }
