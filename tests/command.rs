@@ -179,7 +179,37 @@ fn what_cannot_be_measured_is_said() {
         assert!(said.contains(path) && said.contains(sentence), "{said}");
         assert_eq!(said.lines().count(), 1, "{said}");
     }
-    assert_eq!(check(&["--colour"]).status.code(), Some(2));
+}
+
+/// Tried with clap's own words, which are several lines.
+#[test]
+fn wrong_options_are_said_in_one_sentence() {
+    assert_refused(&check(&["--colour"]), 2, "'--colour'");
+    // One of the command's, misspelt, is no program; the program's own are its own.
+    assert_refused(&run(&["--stat", "true"]), 125, "'--stat'");
+    assert_refused(&run(&["--stats=xml", "true"]), 125, "possible values: text, json");
+    assert_refused(&run(&[]), 125, "<PROGRAM>");
+    assert_eq!(stdout(&run(&["echo", "--stats", "--", "-v"])), "--stats -- -v\n");
+    let bench = |arguments: &[&str]| {
+        let output = installation().command().arg("bench").args(arguments).output();
+        output.expect("run the command")
+    };
+    assert_refused(&bench(&["--rounds", "0"]), 2, "'--rounds <N>'");
+    assert_refused(&bench(&["--cell", "x"]), 1, "no cell x");
+    assert_refused(&bench(&["--path", "/nowhere"]), 1, "no file can be made in /nowhere");
+    assert_refused(&bench(&["--svg", "/nowhere/x.svg"]), 1, "/nowhere/x.svg cannot be written");
+    assert_refused(&bench(&["--library", "/nowhere.so"]), 1, "/nowhere.so");
+}
+
+/// Help, too, is for 80 columns, also where no terminal says how many it has.
+#[test]
+fn help_fits_a_terminal() {
+    for arguments in [&["--help"][..], &["run", "--help"], &["check", "--help"], &["bench", "--help"]] {
+        let output = installation().command().args(arguments).output().expect("run the command");
+        let said = stdout(&output);
+        assert!(output.status.success() && said.contains("Usage: aio-posix"), "{said}");
+        assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
+    }
 }
 
 #[test]
@@ -209,6 +239,21 @@ fn a_disk_with_no_room_is_said() {
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", stderr(&output));
         assert_eq!(stderr(&output).lines().count(), sentences, "{arguments:?}: {}", stderr(&output));
     }
+    // No room for a drawing: the figures are printed all the same.
+    let output = installation()
+        .command()
+        .args(["bench", "--rounds", "1", "--seconds", "0.05", "--cell", "cached-read", "--depth", "1,2"])
+        .args(["--svg", "/dev/full"])
+        .current_dir(directory.path())
+        .output()
+        .expect("run the command");
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("the drawing /dev/full cannot be written: No space"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(stdout(&output).contains("Operations a second"), "{}", stdout(&output));
     // Room for less than the file that is written: 100 blocks of 512 bytes.
     let limited = format!("ulimit -f 100; exec \"$0\" check {}", text(directory.path()));
     let command = installation().command();
@@ -234,6 +279,35 @@ fn an_interrupted_measurement_leaves_nothing() {
         // SAFETY: touches no memory; the child is not waited for yet, so the number is its own.
         unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
         child.wait().expect("its end");
+        let left = fs::read_dir(directory.path()).expect("list the directory").count();
+        assert_eq!(left, 0, "after {milliseconds} ms files stayed behind");
+    }
+}
+
+/// At any time: while the file is written, and with a worker at work on it.
+#[test]
+fn an_interrupted_benchmark_leaves_nothing() {
+    let directory = common::scratch_directory();
+    let drawing = directory.path().join("drawing.svg");
+    for milliseconds in [20, 600] {
+        let child = installation()
+            .command()
+            .args(["bench", "--rounds", "100", "--path", text(directory.path()), "--svg", text(&drawing)])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("run the command");
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        // SAFETY: touches no memory; the child is not waited for yet, so the number is its own.
+        unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
+        let output = child.wait_with_output().expect("its end");
+        // Before the handler is there the signal itself ends the command.
+        match output.status.code() {
+            None => assert_eq!(output.status.signal(), Some(libc::SIGINT)),
+            Some(status) => {
+                assert_eq!((status, stderr(&output).lines().count()), (130, 1), "{}", stderr(&output))
+            }
+        }
         let left = fs::read_dir(directory.path()).expect("list the directory").count();
         assert_eq!(left, 0, "after {milliseconds} ms files stayed behind");
     }

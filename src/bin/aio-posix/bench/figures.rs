@@ -49,8 +49,9 @@ impl Series {
         self.values(metric).into_iter().max_by(f64::total_cmp)
     }
 
-    /// From the worst to the best round, as a part of the median.
+    /// From the worst to the best round, as a part of the median. One round says nothing of it.
     fn spread(&self, metric: Metric) -> Option<f64> {
+        (self.samples.len() > 1).then_some(())?;
         Some((self.most(metric)? - self.least(metric)?) / self.median(metric)?)
     }
 }

@@ -49,7 +49,7 @@ pub struct Options {
     /// Let libaio and io_uring submit all that is ready in one call, not one call a request
     #[arg(long)]
     batch: bool,
-    /// The libaio_posix.so to measure [default: beside this command, or in ../lib]
+    /// The libaio_posix.so to measure [default: beside this command, in ../lib, or where the dynamic linker looks]
     #[arg(long, value_name = "FILE")]
     library: Option<PathBuf>,
     /// Print the result as JSON
@@ -96,15 +96,15 @@ pub fn run(options: &Options) -> Result<ExitCode, String> {
     let progress = Progress::new(&plan)?;
     let rows = measure(options, &plan, &progress)?;
     progress.finish();
-    if let Some(drawing) = svg {
-        drawing.draw(&rows)?;
-    }
+    let drawn = svg.map_or(Ok(()), |drawing| drawing.draw(&rows));
     output::end_with_reader();
     if options.json {
         say(&format!("{}\n", output::json(&rows, &plan, &options.path)))?;
     } else {
         say(&output::text(&rows, &plan, &options.path))?;
     }
+    // Said last: the figures of ten minutes are not lost with the drawing.
+    drawn?;
     let failed = rows
         .iter()
         .flat_map(|row| &row.series)

@@ -16,7 +16,8 @@ pub fn text(rows: &[Row], plan: &Plan, directory: &Path) -> String {
         format!("Each figure: the median of {} of {} s", rounds(plan.rounds), plan.seconds),
     ];
     if let Some(object) = object(rows, Side::Libc) {
-        lines.push(format!("libc     checked: POSIX AIO is that of {object}; libaio_posix is not there"));
+        lines.push(format!("libc     checked: POSIX AIO is that of {object},"));
+        lines.push("         and libaio_posix is not there".to_owned());
     }
     if let Some(object) = object(rows, Side::Library) {
         lines.push(format!("library  checked: POSIX AIO is that of {object}"));

@@ -6,6 +6,9 @@ use super::figures::{short, RATE};
 use super::run::Row;
 use crate::words::plain;
 use plotters::prelude::*;
+use std::fs::Permissions;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 const PANEL: (u32, u32) = (640, 300);
@@ -18,12 +21,10 @@ pub struct Drawing(PathBuf);
 impl Drawing {
     /// Looks whether the drawing can be written, and makes nothing yet: the run may be interrupted.
     pub fn plan(path: &Path) -> Result<Drawing, String> {
-        let directory =
-            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let check = if path.exists() {
             std::fs::OpenOptions::new().append(true).open(path).map(drop)
         } else {
-            tempfile::tempfile_in(directory).map(drop)
+            tempfile::tempfile_in(directory(path)).map(drop)
         };
         check.map_err(|error| {
             format!("the drawing {} cannot be written: {}", path.display(), plain(&error))
@@ -35,9 +36,27 @@ impl Drawing {
         let families = families(rows);
         let mut text = String::new();
         render(&families, &mut text).map_err(|error| format!("drawing: {error}"))?;
-        std::fs::write(&self.0, text)
-            .map_err(|error| format!("the drawing {} cannot be written: {error}", self.0.display()))
+        self.write(text.as_bytes())
+            .map_err(|error| format!("the drawing {} cannot be written: {}", self.0.display(), plain(&error)))
     }
+
+    /// Under another name first: on a full disk no half of a drawing stays, and an older one does.
+    fn write(&self, text: &[u8]) -> io::Result<()> {
+        if self.0.symlink_metadata().is_ok_and(|status| !status.is_file()) {
+            // A pipe, a device or a link is what the user means to write to.
+            return std::fs::write(&self.0, text);
+        }
+        let mut file = tempfile::Builder::new()
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(directory(&self.0))?;
+        file.write_all(text)?;
+        file.persist(&self.0)?;
+        Ok(())
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn paint(side: Side) -> RGBColor {

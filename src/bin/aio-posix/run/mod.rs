@@ -29,13 +29,13 @@ use supervise::Signals;
 const SEPARATORS: &[u8] = b": \t\n";
 
 /// As env(1), nohup(1) and their like: what this command could not do, what cannot be run, what is not there.
-const FAILED: u8 = 125;
+pub const FAILED: u8 = 125;
 const NOT_RUNNABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
 const STATUSES: &str = "\
 Exit status: the program's, or
-  125  the library cannot be used
+  125  wrong options, or the library cannot be used
   126  the program cannot be run, or cannot be preloaded into
   127  there is no such program";
 
@@ -57,7 +57,7 @@ pub struct Options {
     #[arg(long, short)]
     verbose: bool,
     /// The program and its arguments
-    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
 }
 
