@@ -3,22 +3,44 @@
 //! # The flow of one request
 //!
 //! ```text
-//!   aio_read, aio_write, aio_fsync, lio_listio                         (capi)
-//!        |
-//!      submit ---- cached: all there, complete on return
-//!        |\------- direct: io_submit ----------------------+
-//!        |\------- order: a file's queue of writes --.      |
-//!        |\------- helpers: cold reads, errands ------+     |   kernel
-//!        |\------- polls: IOCB_CMD_POLL -------------(-+--> | context
-//!        |\------- order: fsync behind writes --------(-+-> |  (ring)
-//!        |\------- overflow: no room in the ring ----(--+-> |
-//!                                                    |      v
-//!                    helper threads, waiters ------> |    reap     (a waiter, aio_error,
-//!                                                    v      |       or the completion thread)
-//!                                                 complete <+
-//!                                                    |
-//!                    return value, status, wake the waiter, notify
+//!            aio_read    aio_write    aio_fsync    lio_listio            capi
+//!                                |
+//!                             submit    looks at the descriptor, and takes one way
+//!                                |
+//!    +---------------+-----------+----------+-------------------+
+//!    |               |                      |                   |
+//! at once         helped                 direct              polled
+//! cached reads,   buffered writes,       O_DIRECT files,     pipes, sockets,
+//! memory:         cold reads:            block devices,      terminals: tried
+//! done in         wait their turn        fsync:              in the call, else
+//! the call        (order, worklist)      io_submit           IOCB_CMD_POLL
+//!    |               |                      |                   |
+//!    |               |<--- "would wait" ----|                   |
+//!    |               |                      v                   v
+//!    |               |              +------------------------------------+
+//!    |               |-- errands -->|  the ring: one kernel context for  |
+//!    |               v              |  the whole process                 |
+//!    |         helper threads,      +------------------------------------+
+//!    |         or the waiter                |                   |
+//!    |         itself (own_work)            |  reap, by the leader: a waiter,
+//!    |               |                      |  aio_error, the completion thread
+//!    |               |                      |                   |
+//!    |               |<------------------ "ready": a helper tries again
+//!    |               |                      |
+//!    +---------------+----> complete <------+
+//!                               |
+//!         return value, status, waiter, batch, notification: in this order
 //! ```
+//!
+//! Two more lines that a request may stand in are not drawn: an fsync waits for the writes that it covers (`order`),
+//! and what finds no room in the ring waits before it (`admission`).
+//!
+//! | way | rooms | what it costs |
+//! |---|---|---|
+//! | at once | `submit` | no slot, no lock, no thread: some hundred nanoseconds of the caller's |
+//! | helped | `order`, `worklist`, `helpers`, `own_work`, `transfers` | a thread of the library, or the one that waits |
+//! | direct | `direct`, `ring` | one `io_submit` of the caller's; the kernel does the rest |
+//! | polled | `polls` | nothing while nothing comes; then one try of a helper's |
 //!
 //! # Who touches what
 //!
