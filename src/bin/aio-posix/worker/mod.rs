@@ -109,7 +109,9 @@ fn summary<'a>(span: Span, tallies: impl Iterator<Item = &'a Tally>) -> Result<S
     let mut all = Tally::new(false);
     tallies.for_each(|tally| all.merge(tally));
     if all.completed == 0 {
-        return Err(Failure::Failed("no operation completed in the measured time".to_owned()));
+        return Err(Failure::Failed(
+            "no operation completed in the measured time (--seconds makes it longer)".to_owned(),
+        ));
     }
     let seconds = span.seconds - all.paused_ns as f64 / 1e9;
     let cpu = span.cpu_ns.saturating_sub(all.paused_cpu_ns) as f64;
