@@ -19,6 +19,8 @@ use crate::worklist::{self, leave_file};
 
 /// Cold reads that a waiter collects at the most before it returns with the first.
 const COLLECTED: u32 = 16;
+/// Cold reads among which a waiter looks for one of its own.
+const LOOKED_AT: usize = 32;
 
 /// For a thread that would sleep until its goal is reached: does what is next in line and its own, if nobody else is at
 /// it and it cannot hang. True: something is complete. `needs_ring`: something of the goal is the kernel's, and may
@@ -38,7 +40,7 @@ pub fn run_own(engine: &Engine, goal: Goal, needs_ring: bool) -> bool {
     })
 }
 
-/// Reads what is next among the cold reads, and what the read-ahead has brought behind it.
+/// Reads the oldest of the goal's cold reads, and what the read-ahead has brought of those behind it.
 fn collect_cold(engine: &Engine, blocked: &Blocked, goal: Goal, needs_ring: bool) -> bool {
     let mut collected = 0;
     while collected < COLLECTED {
@@ -53,30 +55,44 @@ fn collect_cold(engine: &Engine, blocked: &Blocked, goal: Goal, needs_ring: bool
             true if may_wait => Some(transfer_rest(request, request.fd())),
             true => transfer_if_ready(request, request.fd()),
         };
+        if outcome.is_some() {
+            observe::went(request, Way::Waiter);
+        }
+        let guard = engine.lock.lock(blocked);
+        engine.work.collecting.set(engine.work.collecting.get() - 1);
         let Some(outcome) = outcome else {
-            worklist::put_back_cold(engine, &engine.lock.lock(blocked), number);
+            worklist::put_back_cold(engine, &guard, number);
             break;
         };
-        observe::went(request, Way::Waiter);
+        drop(guard);
         complete(engine, blocked, number, outcome);
         collected += 1;
     }
     collected != 0
 }
 
-/// Takes the oldest cold read out of its queue, if it is one of the goal's and no helper is at work on them; a helper that is
+/// Takes the oldest cold read that is one of the goal's out of the queue, if no helper is at work on them; a helper that is
 /// leaves off after its present one then.
 fn next_cold(engine: &Engine, _: &Guard, goal: Goal) -> Option<Number> {
-    let number = engine.work.cold.first();
+    let work = &engine.work;
+    let mut number = work.cold.first();
+    for _ in 0..LOOKED_AT {
+        let request = engine.requests.get(number)?;
+        if goal.lists(request.aiocb_address()) {
+            break;
+        }
+        number = request.next();
+    }
     let request = engine.requests.get(number)?;
-    if !request.identity().is_on_block_device() || !goal.lists(request.aiocb_address()) {
+    if !goal.lists(request.aiocb_address()) || !request.identity().is_on_block_device() {
         return None;
     }
-    if engine.work.working.get() != 0 {
-        engine.work.leave_cold.set(1);
+    if work.working.get() != 0 {
+        work.leave_cold.set(1);
         return None;
     }
-    engine.work.cold.remove(&engine.requests, number);
+    work.cold.remove(&engine.requests, number);
+    work.collecting.set(work.collecting.get() + 1);
     request.set_state(RUNNING);
     Some(number)
 }

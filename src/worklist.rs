@@ -41,6 +41,8 @@ pub struct Worklist {
     pub at_work: [Cell64; PLACES],
     /// 1: a waiter wants to collect its cold reads itself, as soon as the helper that is at them has done its present one.
     pub leave_cold: Cell32,
+    /// Waiters that collect cold reads: unless it is called, a helper leaves such reads to them.
+    pub collecting: Cell32,
     /// Which kind of job comes next.
     turn: Cell32,
     /// Counts finished jobs: tells a stuck helper from a busy one.
@@ -73,6 +75,7 @@ impl Worklist {
             shift: Cell32::default(),
             at_work: [const { Cell64::new(0) }; PLACES],
             leave_cold: Cell32::default(),
+            collecting: Cell32::default(),
             turn: Cell32::default(),
             finished: Cell32::default(),
             word: AtomicU32::new(CALLED),
@@ -112,8 +115,9 @@ impl Worklist {
         let turn = self.turn.get();
         self.turn.set(turn.wrapping_add(1));
         let now = self.heads(engine);
-        let (writes, cold) =
-            stale.map_or((true, true), |then| (then.write == now.write, then.cold == now.cold));
+        let (writes, cold) = stale.map_or((true, true), |then| {
+            (then.write == now.write, then.cold == now.cold && self.collecting.get() == 0)
+        });
         (0..4).find_map(|step| match turn.wrapping_add(step) % 4 {
             0 => line_can_move(engine).then_some(Job::Line),
             1 if writes => self.pop_file(engine).map(Job::Writes),
