@@ -3,9 +3,9 @@
  * What a process has too little of: a call that is refused with EAGAIN has done nothing, one that is not refused ends though
  * nothing more can be had, and asking again and again uses nothing up. (limits.c: every limit by itself.)
  *
- * Seen to fail, in this order: on a library that took a slot for the notification after the transfer; that left
- * the aiocbs of a list that was refused as a whole as they were; that took a thread which is being started for one that is there; that kept the context when the rest of the start failed; that aborted for want
- * of memory for a callback.
+ * Seen to fail, in this order: on a library that took a slot for the notification after the transfer; that left the aiocbs of a
+ * list that was refused as a whole as they were; that took a thread which is being started for one that is there; that kept
+ * the context when the rest of the start failed; that aborted for want of memory for a callback.
  */
 #include "children.h"
 

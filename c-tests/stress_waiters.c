@@ -2,7 +2,8 @@
 /*
  * Any number of threads wait, for the same requests and for different ones, with limits and without: no wake-up is lost.
  *
- * Seen to fail: five of the cases on a library that wakes nobody at a completion. Not on one whose leaders leave without a
+ * Seen to fail: five of the cases on a library that wakes nobody at a completion, and those where all wait for one request on
+ * one that notes only the first of them. Not on one whose leaders leave without a
  * successor: there the completion thread, which looks around, makes a wait of it that is only slow. tests/protocol shows that.
  */
 #include "check.h"

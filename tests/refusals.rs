@@ -234,8 +234,12 @@ fn taking_completions_is_interrupted() {
         "an_ignored_signal_does_not_interrupt",
         "a_blocked_signal_does_not_interrupt",
         "waiters_that_time_out_strand_nobody",
+        "handlers",
+        "stress_waiters",
+        "sweep",
+        "waitcomplete",
     ]
-    .map(|case| (case, "it waits with a time-out, and EINTR is what a handler looks like"));
+    .map(|case| (case, "it waits with a time-out or has handlers, and EINTR is what one looks like"));
     under(&["io_pgetevents=4:3"], USUAL, ALL, &except);
 }
 

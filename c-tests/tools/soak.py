@@ -40,6 +40,20 @@ def aio_nr():
     return int(pathlib.Path("/proc/sys/fs/aio-nr").read_text())
 
 
+def holders(root):
+    """Who has a context: the processes that this run may have left behind, as they map a file below root, and the others."""
+    ours, others = [], []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            maps = pathlib.Path(f"/proc/{pid}/maps").read_text()
+            if "/[aio]" in maps:
+                name = pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+                (ours if f"{root}/" in maps else others).append(f"{name} {pid}")
+        except OSError:
+            pass
+    return ours, others
+
+
 def descendants(pid):
     """The process and what it started, as far as they live."""
     found = [pid]
@@ -174,8 +188,13 @@ class Soak:
                 break
             time.sleep(0.1)
         print(f"aio-nr: {before} before, {after} after", flush=True)
-        if after > before:
+        ours, others = holders(ROOT)
+        if after > before and not others:
             self.wrong.append(f"aio-nr rose from {before} to {after}")
+        if ours:
+            self.wrong.append(f"left behind: {', '.join(ours)}")
+        if others:
+            print(f"contexts of others: {', '.join(others)}", flush=True)
 
 
 def main():
