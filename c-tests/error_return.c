@@ -1,5 +1,8 @@
 /*
  * aio_error and aio_return: asked as often as one likes, or never.
+ *
+ * Seen to fail: requests_that_are_never_returned_leak_nothing on a library that does not use its slots again,
+ * errno_stays_on_success on one that sets it, polling_alone_sees_every_completion on one that stores a result twice.
  */
 #include "check.h"
 

@@ -5,7 +5,7 @@
  * Seen to fail: on libc's implementation, as each DEFECT says; and the handlers that wait at any moment on a library
  * that left completions in the inbox of the interrupted wait; the waits that a handler interrupts on one that never says EINTR, and
  * the batch that resumes on one that always does; those about library threads, and the handlers at any moment, on one
- * whose threads have the mask of their creator.
+ * whose threads have the mask of their creator; the handlers at any moment on one that takes its lock with signals open.
  */
 #include "check.h"
 

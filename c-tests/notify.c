@@ -2,7 +2,7 @@
  * Completions told by signals: each exactly once, after the status, with all that the program asked for.
  *
  * Seen to fail: on libraries that send the signal before they store the status, that drop it when the queue is full, that say
- * SI_QUEUE, and whose threads have the mask of their creator.
+ * SI_QUEUE, that store the status once more afterwards, and whose threads have the mask of their creator.
  */
 #include "check.h"
 

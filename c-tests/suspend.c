@@ -3,7 +3,7 @@
  *
  * Seen to fail: the waits of many threads for different requests, and for one of a thousand, on a library that wakes nobody at a
  * completion; those that a handler interrupts on one that never says EINTR; the one that a handler with SA_RESTART resumes on
- * one that always does.
+ * one that always does; time-outs on one that does not look whether they have passed.
  */
 #include "check.h"
 

@@ -245,8 +245,22 @@ fn taking_completions_is_interrupted() {
 
 #[test]
 fn transfers_that_do_not_wait_are_unknown() {
+    let except = [
+        "copies_are_given_back",
+        "what_is_cancelled_wakes_its_waiter",
+        "waiters_wake_when_no_descriptor_is_free",
+        "cleanup_handlers_cancel_their_request",
+        "all_waiting_requests_of_a_descriptor_are_cancelled",
+        "waiting_eventfd_read_is_cancelled_without_taking_data",
+        "waiting_datagram_read_is_cancelled_without_taking_data",
+        "waiting_socket_read_is_cancelled_without_taking_data",
+    ]
+    .map(|case| (case, "a helper waits in the read, which cannot be cancelled then"));
+    let except =
+        [&except[..], &[("asking_in_vain_leaves_no_context_behind", "a cached read needs more, too")]]
+            .concat();
     for rule in ["preadv2=38", "preadv2=95", "pwritev2=38", "pwritev2=95"] {
-        under(&[rule], &["submit", "transfer", "suspend", "lio_wait", "pipe", "order"], ALL, &[]);
+        under(&[rule], &["submit", "transfer", "suspend", "lio_wait", "pipe", "order"], ALL, &except);
     }
 }
 
