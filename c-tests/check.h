@@ -275,7 +275,7 @@ CHECK_HELPER int patient_listio(int mode, struct aiocb *const list[], int count,
             if (list[i] != NULL && list[i]->aio_lio_opcode != LIO_NOP && aio_error(list[i]) == EAGAIN)
                 lio_listio(LIO_NOWAIT, one, 1, NULL);
         }
-        answer = 0;
+        answer = failed = 0;
         for (int i = 0; i < count; i++) {
             const struct aiocb *one[1] = { list[i] };
 
