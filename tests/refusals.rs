@@ -150,6 +150,7 @@ const LISTS: &[(&str, &str)] = &[
     ("appends_of_a_list_keep_its_order", "what is submitted again comes later"),
     ("the_names_with_64_do_the_same", "lio_listio64 is not made again"),
     ("a_list_counts_once_at_its_end", "a list with a notification"),
+    ("cancelled_elements_end_their_list", "a list with a notification"),
     ("vectored", "extensions are not made again"),
     ("position", "extensions are not made again"),
     ("mlock", "extensions are not made again"),
