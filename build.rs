@@ -6,7 +6,10 @@ fn main() {
     // SONAME: what programs linked with -laio_posix ask for. Nodelete: the library's threads outlive a dlclose.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libaio_posix.so.0");
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
-    println!("cargo::rustc-cdylib-link-arg=-Wl,-z,defs");
+    // A sanitizer's calls are answered by its runtime, which the program brings.
+    if std::env::var_os("CARGO_CFG_SANITIZE").is_none() {
+        println!("cargo::rustc-cdylib-link-arg=-Wl,-z,defs");
+    }
     // Code lies in the file where it lies in memory: perf takes a probe's address for its place in the file, and lld
     // would have the two a page apart. GNU ld has them equal by itself, and ignores this.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,separate-loadable-segments");

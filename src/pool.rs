@@ -133,41 +133,90 @@ impl<T: Slot> Pool<T> {
     }
 }
 
-/// A 32-bit member of a slot. Relaxed: what orders it is the way by which the slot itself is handed
-/// on (the engine's lock, the kernel's ring, a state with Release).
-#[derive(Default)]
-#[repr(transparent)]
-pub struct Cell32(AtomicU32);
+/// What cells are made of.
+#[cfg(not(plain_cells))]
+use core::sync::atomic::{AtomicU32 as Memory32, AtomicU64 as Memory64};
+/// For ThreadSanitizer (`tests/checkers.rs`): memory that promises nothing, so that it reports each use of a cell which nothing
+/// orders. Of atomics it would say nothing.
+#[cfg(plain_cells)]
+use plain::{Memory32, Memory64};
+
+macro_rules! member {
+    ($(#[$doc:meta])* $name:ident, $value:ty, $memory:ty) => {
+        $(#[$doc])*
+        #[derive(Default)]
+        #[repr(transparent)]
+        pub struct $name($memory);
+
+        impl $name {
+            #[inline]
+            pub fn get(&self) -> $value {
+                self.0.load(Ordering::Relaxed)
+            }
+            #[inline]
+            pub fn set(&self, value: $value) {
+                self.0.store(value, Ordering::Relaxed);
+            }
+        }
+    };
+}
+
+member! {
+    /// A 32-bit member of a slot. Relaxed: what orders it is the way by which the slot itself is handed
+    /// on (the engine's lock, the kernel's ring, a state with Release).
+    Cell32, u32, Memory32
+}
+member! {
+    /// A 64-bit member of a slot; see [`Cell32`].
+    Cell64, u64, Memory64
+}
+member! {
+    /// A member that others than the slot's holder look at, too, and then look whether the slot is what they took it for.
+    Open32, u32, AtomicU32
+}
+member! {
+    /// See [`Open32`].
+    Open64, u64, AtomicU64
+}
 
 impl Cell32 {
     pub const fn new(value: u32) -> Self {
-        Cell32(AtomicU32::new(value))
-    }
-    #[inline]
-    pub fn get(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
-    }
-    #[inline]
-    pub fn set(&self, value: u32) {
-        self.0.store(value, Ordering::Relaxed);
+        Cell32(Memory32::new(value))
     }
 }
 
-/// A 64-bit member of a slot; see [`Cell32`].
-#[derive(Default)]
-#[repr(transparent)]
-pub struct Cell64(AtomicU64);
-
 impl Cell64 {
     pub const fn new(value: u64) -> Self {
-        Cell64(AtomicU64::new(value))
+        Cell64(Memory64::new(value))
     }
-    #[inline]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-    #[inline]
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
+}
+
+#[cfg(plain_cells)]
+mod plain {
+    use core::cell::UnsafeCell;
+    use core::sync::atomic::Ordering;
+
+    pub type Memory32 = Memory<u32>;
+    pub type Memory64 = Memory<u64>;
+
+    #[derive(Default)]
+    #[repr(transparent)]
+    pub struct Memory<T>(UnsafeCell<T>);
+
+    // SAFETY: the ordering that the cells' users claim, which this build is there to check.
+    unsafe impl<T> Sync for Memory<T> {}
+
+    impl<T: Copy> Memory<T> {
+        pub const fn new(value: T) -> Self {
+            Memory(UnsafeCell::new(value))
+        }
+        pub fn load(&self, _: Ordering) -> T {
+            // SAFETY: as above.
+            unsafe { *self.0.get() }
+        }
+        pub fn store(&self, value: T, _: Ordering) {
+            // SAFETY: as above.
+            unsafe { *self.0.get() = value }
+        }
     }
 }

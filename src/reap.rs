@@ -11,6 +11,7 @@ use crate::polls;
 use crate::request::{flag, number_of, BOUNCED, SUBMITTING};
 use crate::ring::KICK;
 use crate::sys::aio_abi::IoEvent;
+use crate::sys::context::through_the_kernel;
 use crate::sys::threads::self_id;
 use crate::wake::{hand_over, is_stalled, stop_leading, take_over, try_lead, Waiter, INBOX};
 use crate::worklist;
@@ -18,6 +19,7 @@ use core::sync::atomic::Ordering;
 
 /// Acts on one event. Signals blocked; never blocks otherwise; async-signal-safe.
 pub fn process(engine: &Engine, blocked: &Blocked, data: u64, result: i64) {
+    through_the_kernel();
     if data == KICK {
         return;
     }

@@ -18,7 +18,7 @@
 //! Completing stores the status exactly once, because in each state exactly one party may do it.
 
 use crate::abi::AiocbRef;
-use crate::pool::{Cell32, Cell64, Number, Pool, Slot};
+use crate::pool::{Cell32, Cell64, Number, Open32, Open64, Pool, Slot};
 use crate::sys::files::{Buffer, Direction, Identity};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -114,10 +114,10 @@ pub struct Request {
     link: AtomicU32,
     /// Who sleeps until this is complete: 0, a waiter's number, or `SEVERAL`. See `wake`.
     pub waiter: AtomicU32,
-    aiocb: Cell64,
-    pub fd: Cell32,
+    aiocb: Open64,
+    pub fd: Open32,
     operation: Cell32,
-    pub flags: Cell32,
+    pub flags: Open32,
     pub priority: Cell32,
     /// What is left of the buffer (`files::Buffer`), and of a vectored one which copy it is (`vectors`).
     address: Cell64,
@@ -143,7 +143,7 @@ pub struct Request {
     /// Links of the list that `home` names.
     next: Cell32,
     previous: Cell32,
-    home: Cell32,
+    home: Open32,
     /// The file (`order`) that this write or sync is counted in, or 0.
     pub file: Cell32,
     /// The queue (`polls`) that this stands in, or 0.
@@ -202,10 +202,10 @@ impl Request {
         self.priority.set(0);
         self.keep_rest(buffer);
         self.offset.set(offset as u64);
-        for cell in [&self.batch, &self.file, &self.poll, &self.notice, &self.home, &self.copy, &self.record]
-        {
+        for cell in [&self.batch, &self.file, &self.poll, &self.notice, &self.copy, &self.record] {
             cell.set(0);
         }
+        self.home.set(0);
         self.done.set(0);
         let tag = u64::from(generation) << 32;
         // Release pairs with `find`.
