@@ -183,11 +183,15 @@ const fn other(
     Cell { name, title, work, depths, short: &[], sides }
 }
 
+/// Beside a list that libaio submits in one call and waits for in another.
+const LISTS: &[Side] = &[Side::Libc, Side::Library, Side::Libaio];
+
 /// What libc has not, beside the kernel's own.
 const EXTENSION: &[Side] = &[Side::Library, Side::Libaio];
 
 const fn learnt(name: &'static str, title: &'static str, way: Way, learn: Learn) -> Cell {
-    flow(name, title, Flow { way, learn, ..READ }, &[16], &[], POSIX)
+    let sides = if matches!(learn, Learn::LioWait | Learn::LioNowait) { LISTS } else { POSIX };
+    flow(name, title, Flow { way, learn, ..READ }, &[16], &[], sides)
 }
 
 pub static CELLS: &[Cell] = &[

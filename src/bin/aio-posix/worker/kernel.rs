@@ -38,6 +38,8 @@ pub struct Kernel {
     parts: Option<Box<[[libc::iovec; 2]]>>,
     /// Completions are waited for through an eventfd, not in io_getevents.
     told: Option<Events>,
+    /// A whole list in one call, and then until all of it is complete: what lio_listio asks of the kernel.
+    whole: bool,
 }
 
 impl Kernel {
@@ -59,7 +61,19 @@ impl Kernel {
         let blocks = (0..depth).map(|_| unsafe { std::mem::zeroed() }).collect();
         let events = vec![IoEvent::default(); depth];
         let pending = Vec::with_capacity(depth);
-        Ok(Kernel { context, fd, blocks, buffers, block, events, pending, batch, parts: None, told: None })
+        Ok(Kernel {
+            context,
+            fd,
+            blocks,
+            buffers,
+            block,
+            events,
+            pending,
+            batch,
+            parts: None,
+            told: None,
+            whole: false,
+        })
     }
 
     /// With vectored requests, and told by an eventfd, where the flow wants it.
@@ -71,6 +85,8 @@ impl Kernel {
         if flow.learn == Learn::Epoll {
             self.told = Some(Events::new()?);
         }
+        self.whole = matches!(flow.learn, Learn::LioWait | Learn::LioNowait);
+        self.batch |= self.whole;
         Ok(self)
     }
 
@@ -122,12 +138,15 @@ impl Queue for Kernel {
     }
 
     fn reap(&mut self, done: &mut Vec<(usize, i64)>) -> Result<(), String> {
+        let submitted = self.pending.len();
         self.submit_pending()?;
         loop {
             // Once told, what is there is taken without waiting: it may be none, when the last look took it already.
             let least: c_long = if let Some(events) = &self.told {
                 events.wait()?;
                 0
+            } else if self.whole {
+                submitted as c_long
             } else {
                 1
             };
