@@ -7,8 +7,8 @@
 //!
 //! Environment variables:
 //!
-//! - `AIO_MODEL_SECONDS`: how long to go on (default 20). An hour: `AIO_MODEL_SECONDS=3600 cargo test --release --test
-//!   model random -- --nocapture`.
+//! - `AIO_MODEL_SECONDS`: how long to go on (default 20). An hour, on the release build:
+//!   `AIO_POSIX_PRODUCT=$PWD/target/release AIO_MODEL_SECONDS=3600 cargo test --test model random -- --nocapture`.
 //! - `AIO_MODEL_SEED`: a number, or `number:program` to begin with one program of it (default: new each time).
 //! - `AIO_MODEL_JOBS`: programs side by side (default 2).
 //! - `AIO_MODEL_LIBRARY=libc`: run libc's own implementation, without what it is known to do wrong (fork, close and dup2
