@@ -17,11 +17,10 @@
 mod common;
 
 use common::process::Ending;
-use common::program::{Case, Kind, Program, Surroundings, Way};
+use common::program::{side_by_side, Case, Kind, Program, Surroundings, Way};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 /// Programs of every kind of request, completion and order, none of which is slow.
 const USUAL: &[&str] = &[
@@ -100,40 +99,28 @@ fn under(rules: &[&str], programs: &[&str], kinds: &[Kind], except: &[(&str, &st
             Program::compile(name).map_err(|why| common::report(&format!("{name}: skipped: {why}"))).ok()
         })
         .collect();
-    let mut cases: Vec<(&Program, &Case)> = programs
+    let cases: Vec<(&Program, &Case)> = programs
         .iter()
         .flat_map(|program| program.cases.iter().map(move |case| (program, case)))
         .filter(|(_, case)| kinds.contains(&case.kind) && !excepted(&case.name))
         .collect();
     let count = cases.len();
     assert!(count > 10, "{count} cases are left");
-    let skipped = AtomicUsize::new(0);
-    let (next, failures) = (Mutex::new(&mut cases), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| loop {
-                let taken = next.lock().expect("nobody panics with it").pop();
-                let Some((program, case)) = taken else { return };
-                // What asks the supervisor takes its time.
-                let timeout = Some(program.timeout() * 2);
-                let outcome =
-                    program.run(case, Way::Preloaded, &Surroundings { timeout, ..surroundings.clone() });
-                match outcome.ending {
-                    Ending::Exit(0) => {}
-                    Ending::Exit(77) => {
-                        skipped.fetch_add(1, Ordering::Relaxed);
-                    }
-                    ending => {
-                        let failure = format!("{}/{}: {ending}\n{}", program.name, case.name, outcome.stderr);
-                        failures.lock().expect("nobody panics with it").push(failure);
-                    }
-                }
-            });
-        }
+    let outcomes = side_by_side(cases.into_iter(), Way::Preloaded, |program| Surroundings {
+        // What asks the supervisor takes its time.
+        timeout: Some(program.timeout() * 2),
+        ..surroundings.clone()
     });
-    let (programs, skipped) = (programs.len(), skipped.into_inner());
-    common::report(&format!("{rules:?}: {count} cases of {programs} programs, {skipped} of them skipped"));
-    let failures = failures.into_inner().expect("nobody panics with it");
+    let skipped = outcomes.iter().filter(|(_, outcome)| matches!(outcome.ending, Ending::Exit(77))).count();
+    common::report(&format!(
+        "{rules:?}: {count} cases of {} programs, {skipped} of them skipped",
+        programs.len()
+    ));
+    let failures: Vec<_> = outcomes
+        .into_iter()
+        .filter(|(_, outcome)| !matches!(outcome.ending, Ending::Exit(0 | 77)))
+        .map(|(name, outcome)| format!("{name}: {}\n{}", outcome.ending, outcome.stderr))
+        .collect();
     assert!(failures.is_empty(), "with {rules:?}:\n{}", failures.join("\n"));
 }
 

@@ -52,18 +52,23 @@ pub fn product() -> &'static Path {
             Some(directory) => PathBuf::from(directory),
             None => build_product(),
         };
-        let directory = work_directory().join("lib");
-        fs::create_dir_all(&directory).expect("make the directory of the library");
-        let library = directory.join("libaio_posix.so");
-        // Another run of this test binary may have the old file mapped: give the name to a new one.
-        let _ = fs::remove_file(&library);
-        fs::copy(built.join("libaio_posix.so"), &library)
-            .unwrap_or_else(|error| panic!("no libaio_posix.so in {}: {error}", built.display()));
-        let link = directory.join(SONAME);
-        let _ = fs::remove_file(&link);
-        std::os::unix::fs::symlink("libaio_posix.so", &link).expect("link the SONAME");
-        directory
+        keep(&built, "lib")
     })
+}
+
+/// Copies the library from `built` to a directory of that name, and gives it the SONAME.
+fn keep(built: &Path, name: &str) -> PathBuf {
+    let directory = work_directory().join(name);
+    fs::create_dir_all(&directory).expect("make the directory of the library");
+    let library = directory.join("libaio_posix.so");
+    // Another run of this test binary may have the old file mapped: give the name to a new one.
+    let _ = fs::remove_file(&library);
+    fs::copy(built.join("libaio_posix.so"), &library)
+        .unwrap_or_else(|error| panic!("no libaio_posix.so in {}: {error}", built.display()));
+    let link = directory.join(SONAME);
+    let _ = fs::remove_file(&link);
+    std::os::unix::fs::symlink("libaio_posix.so", &link).expect("link the SONAME");
+    directory
 }
 
 /// The product itself, as LD_PRELOAD wants it.
@@ -73,6 +78,20 @@ pub fn product_file() -> PathBuf {
 
 /// `cargo test` builds the library in the test profile; what people run is the release build, so that is tested.
 fn build_product() -> PathBuf {
+    build(&[], &[]).unwrap_or_else(|said| panic!("the library does not build:\n{said}")).join("release")
+}
+
+/// The release build of the library by other compiler flags, in a directory of that name; or what the compiler says.
+pub fn product_for(name: &str, rustflags: &str) -> Result<PathBuf, String> {
+    // With a target named the flags are not those of build scripts, which need not be built anew. The variable lets the
+    // stable compiler take flags that are not stable: the checkers'.
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let environment = [("RUSTFLAGS", rustflags), ("RUSTC_BOOTSTRAP", "1")];
+    let built = build(&["--target", &target], &environment)?;
+    Ok(keep(&built.join(&target).join("release"), name))
+}
+
+fn build(more: &[&str], environment: &[(&str, &str)]) -> Result<PathBuf, String> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()
         .expect("cargo puts its tmp directory in the target directory")
@@ -80,15 +99,15 @@ fn build_product() -> PathBuf {
     let output = Command::new(env!("CARGO"))
         .args(["build", "--release", "--lib", "--target-dir"])
         .arg(&target)
+        .args(more)
+        .envs(environment.iter().copied())
         .current_dir(source_root())
         .output()
         .expect("run cargo");
-    assert!(
-        output.status.success(),
-        "the library does not build:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    target.join("release")
+    match output.status.success() {
+        true => Ok(target),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
 }
 
 /// The system's C compiler as the cc crate finds it (`CC` and `CFLAGS` count).

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// Which implementation serves the calls of a program.
@@ -88,6 +89,14 @@ pub struct Surroundings {
     pub timeout: Option<Duration>,
 }
 
+/// How a program is built for a checker: on which library, by which words to the compiler and to the linker besides.
+#[derive(Clone, Debug, Default)]
+pub struct Checker {
+    pub product: PathBuf,
+    pub compiling: Vec<String>,
+    pub linking: Vec<String>,
+}
+
 /// One program of c-tests/, compiled.
 pub struct Program {
     pub name: String,
@@ -119,6 +128,15 @@ impl Program {
     /// Compiles a program and asks it for its cases. The error is why it cannot run here: a reason to skip it.
     /// Panics, with the compiler's words, when it does not compile.
     pub fn compile(name: &str) -> Result<Program, String> {
+        Program::build(name, None)
+    }
+
+    /// As `compile`, for a checker, and linked with the library only.
+    pub fn compile_for(name: &str, checker: &Checker) -> Result<Program, String> {
+        Program::build(name, Some(checker))
+    }
+
+    fn build(name: &str, checker: Option<&Checker>) -> Result<Program, String> {
         let source = super::source_root().join("c-tests").join(name).with_extension("c");
         let text =
             fs::read_to_string(&source).unwrap_or_else(|error| panic!("{}: {error}", source.display()));
@@ -127,24 +145,33 @@ impl Program {
         if wishes.root && unsafe { libc::geteuid() } != 0 {
             return Err("needs root".to_owned());
         }
+        let name = source.file_stem().expect("a file name").to_string_lossy();
         let directory = super::scratch_directory();
         let object = directory.path().join(format!("{name}.o"));
+        let (compiling, linking) =
+            checker.map_or((&[][..], &[][..]), |it| (&it.compiling[..], &it.linking[..]));
         compiler_succeeds(
             super::c_compiler(false)
                 .args(["-std=gnu11", "-Werror", "-pthread", "-c"])
                 .args(&wishes.flags)
+                .args(compiling)
                 .arg(&source)
                 .arg("-o")
                 .arg(&object),
         );
-        let on_libc = directory.path().join(format!("{name}-libc"));
-        link(&object, &on_libc, &wishes.libraries, None);
+        let words = [linking, &wishes.libraries].concat();
         let linked = directory.path().join(format!("{name}-linked"));
-        link(&object, &linked, &wishes.libraries, Some(super::product()));
+        let product = checker.map(|it| it.product.as_path());
+        link(&object, &linked, &words, Some(product.unwrap_or_else(|| super::product())));
+        let mut on_libc = linked.clone();
+        if checker.is_none() {
+            on_libc = directory.path().join(format!("{name}-libc"));
+            link(&object, &on_libc, &words, None);
+        }
         let cases = list_cases(&on_libc);
         assert!(!cases.is_empty(), "{name} has no cases");
         let timeout = wishes.timeout.unwrap_or(TIMEOUT);
-        Ok(Program { name: name.to_owned(), cases, on_libc, linked, timeout, _directory: directory })
+        Ok(Program { name: name.into_owned(), cases, on_libc, linked, timeout, _directory: directory })
     }
 
     pub fn timeout(&self) -> Duration {
@@ -178,6 +205,29 @@ impl Program {
         process::run(&mut command, limit)
             .unwrap_or_else(|error| panic!("cannot run {}: {error}", binary.display()))
     }
+}
+
+/// Runs cases, four side by side, and says of each how it ended.
+pub fn side_by_side<'a>(
+    cases: impl Iterator<Item = (&'a Program, &'a Case)>,
+    way: Way,
+    surroundings: impl Fn(&Program) -> Surroundings + Sync,
+) -> Vec<(String, Outcome)> {
+    let mut cases: Vec<_> = cases.collect();
+    let outcomes = Mutex::new(Vec::with_capacity(cases.len()));
+    let next = Mutex::new(&mut cases);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| loop {
+                let taken = next.lock().expect("nobody panics with it").pop();
+                let Some((program, case)) = taken else { return };
+                let outcome = program.run(case, way, &surroundings(program));
+                let name = format!("{}/{}", program.name, case.name);
+                outcomes.lock().expect("nobody panics with it").push((name, outcome));
+            });
+        }
+    });
+    outcomes.into_inner().expect("nobody panics with it")
 }
 
 fn link(object: &Path, binary: &Path, libraries: &[String], product: Option<&Path>) {
