@@ -83,7 +83,7 @@ pub fn helper_thread(engine: &'static Engine) {
                 continue;
             }
         }
-        seen = helpers.heads(engine);
+        seen = seen.followed_by(helpers.heads(engine));
         let has_work = helpers.has_work(engine);
         let standing_by = helpers.working.get() != 0 && has_work;
         let finished = helpers.finished.get();

@@ -116,7 +116,8 @@ impl Worklist {
         self.turn.set(turn.wrapping_add(1));
         let now = self.heads(engine);
         let (writes, cold) = stale.map_or((true, true), |then| {
-            (then.write == now.write, then.cold == now.cold && self.collecting.get() == 0)
+            let left = self.collecting.get() == 0 || then.looks >= MOST_LOOKS;
+            (then.write == now.write, then.cold == now.cold && left)
         });
         (0..4).find_map(|step| match turn.wrapping_add(step) % 4 {
             0 => line_can_move(engine).then_some(Job::Line),
@@ -131,7 +132,7 @@ impl Worklist {
     pub fn heads(&self, engine: &Engine) -> Heads {
         let handle = |number| engine.requests.get(number).map_or(0, |request| request.handle(number));
         let write = engine.files.get(self.first_file.get()).map_or(0, |file| handle(file.queue.first()));
-        Heads { write, cold: handle(self.cold.first()) }
+        Heads { write, cold: handle(self.cold.first()), looks: 0 }
     }
 
     /// The next cold read, for the helper that is at it already; `None` also when a waiter wants to go on with it.
@@ -196,7 +197,20 @@ impl Worklist {
 pub struct Heads {
     write: Handle,
     cold: Handle,
+    /// Looks in a row that have found this cold read.
+    looks: u32,
 }
+
+impl Heads {
+    /// As they are `now`, after these.
+    pub fn followed_by(self, now: Heads) -> Heads {
+        let looks = if now.cold == self.cold { self.looks.saturating_add(1) } else { 0 };
+        Heads { looks, ..now }
+    }
+}
+
+/// After so many looks that find the same cold read a helper does not leave it to waiters any more, which collect others.
+const MOST_LOOKS: u32 = 5;
 
 /// Marks a device in `Worklist::at_work`: 0 is nobody.
 pub const AT_WORK: u64 = 1 << 63;
