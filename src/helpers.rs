@@ -53,6 +53,8 @@ const STUCK: i64 = 20_000_000;
 /// Nanoseconds that a helper waits for a waiter to do the work, and how often in a row before it sleeps.
 const LINGER: i64 = 200_000;
 const LINGERS: u32 = 4;
+/// As `LINGER`, after one in which waiters did some of the work.
+const LONG_LINGER: i64 = 800_000;
 /// Writes of one file after which other work has its turn.
 const TURN: u32 = 256;
 /// Writes after which a waiter is woken though more are queued.
@@ -64,7 +66,7 @@ pub fn helper_thread(engine: &'static Engine) {
     let mut pins = Pins::new(engine);
     let blocked = Blocked::helper(pins.own_table());
     let (mut lingered, mut stuck, mut called) = (0, false, true);
-    let mut seen = Heads::default();
+    let (mut seen, mut by_waiters) = (Heads::default(), 0);
     loop {
         if polls::drive_ready(engine, &blocked, &mut pins) {
             lingered = 0;
@@ -84,11 +86,17 @@ pub fn helper_thread(engine: &'static Engine) {
             }
         }
         seen = seen.followed_by(helpers.heads(engine));
+        let waiters_work = by_waiters != helpers.by_waiters.get();
+        by_waiters = helpers.by_waiters.get();
+        if waiters_work {
+            lingered = 0;
+        }
         let has_work = helpers.has_work(engine);
         let standing_by = helpers.working.get() != 0 && has_work;
         let finished = helpers.finished.get();
         let (word, limit) = match (standing_by, has_work || lingered < LINGERS) {
             (true, _) => (STANDING_BY, STUCK),
+            (false, true) if waiters_work => (LINGERING, LONG_LINGER),
             (false, true) => (LINGERING, LINGER),
             (false, false) => (SLEEPING, IDLE),
         };

@@ -73,7 +73,7 @@ fn collect_cold(engine: &Engine, blocked: &Blocked, goal: Goal, needs_ring: bool
 
 /// Takes the oldest cold read that is one of the goal's out of the queue, if no helper is at work on them; a helper that is
 /// leaves off after its present one then.
-fn next_cold(engine: &Engine, _: &Guard, goal: Goal) -> Option<Number> {
+fn next_cold(engine: &Engine, guard: &Guard, goal: Goal) -> Option<Number> {
     let work = &engine.work;
     let mut number = work.cold.first();
     for _ in 0..LOOKED_AT {
@@ -93,6 +93,7 @@ fn next_cold(engine: &Engine, _: &Guard, goal: Goal) -> Option<Number> {
     }
     work.cold.remove(&engine.requests, number);
     work.collecting.set(work.collecting.get() + 1);
+    worklist::done_by_waiter(engine, guard);
     request.set_state(RUNNING);
     Some(number)
 }
@@ -113,6 +114,7 @@ fn run_write(engine: &Engine, blocked: &Blocked, handle: Handle) -> bool {
     if file.busy.get() != 0 || file.queue.first() != number || !here {
         return false;
     }
+    worklist::done_by_waiter(engine, &guard);
     file.busy.set(1);
     file.queue.remove(&engine.requests, number);
     request.set_state(RUNNING);

@@ -43,6 +43,8 @@ pub struct Worklist {
     pub leave_cold: Cell32,
     /// Waiters that collect cold reads: unless it is called, a helper leaves such reads to them.
     pub collecting: Cell32,
+    /// Counts what waiters did themselves.
+    pub by_waiters: Cell32,
     /// Which kind of job comes next.
     turn: Cell32,
     /// Counts finished jobs: tells a stuck helper from a busy one.
@@ -76,6 +78,7 @@ impl Worklist {
             at_work: [const { Cell64::new(0) }; PLACES],
             leave_cold: Cell32::default(),
             collecting: Cell32::default(),
+            by_waiters: Cell32::default(),
             turn: Cell32::default(),
             finished: Cell32::default(),
             word: AtomicU32::new(CALLED),
@@ -263,6 +266,11 @@ pub fn push_errand(engine: &Engine, guard: &Guard, number: Number) {
     engine.request(number).set_state(HELD);
     engine.work.errands.push_back(&engine.requests, number, Home::Errand);
     call_helper(engine, guard, true);
+}
+
+/// A waiter does the next job itself.
+pub fn done_by_waiter(engine: &Engine, _: &Guard) {
+    engine.work.by_waiters.set(engine.work.by_waiters.get().wrapping_add(1));
 }
 
 /// Takes a cancelled request out of its list of ours.
