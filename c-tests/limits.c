@@ -7,8 +7,8 @@
  * the queue full.
  */
 #include "children.h"
+#include "resources.h"
 
-#include <sys/resource.h>
 
 enum { SIZE = 4096, DEPTH = 64 };
 
@@ -26,16 +26,6 @@ static void open_all(void)
     CHECK_EQ(pwrite(file, memory, DEPTH * SIZE, 0), DEPTH * SIZE);
     CHECK_EQ(fsync(file), 0);
     CHECK_EQ(pipe(ends), 0);
-}
-
-/* Only the soft limit, so that it can be raised again. */
-static void limit(int resource, rlim_t most)
-{
-    struct rlimit both;
-
-    CHECK_EQ(getrlimit(resource, &both), 0);
-    both.rlim_cur = most;
-    CHECK_EQ(setrlimit(resource, &both), 0);
 }
 
 /*

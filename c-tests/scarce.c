@@ -8,21 +8,11 @@
  * the context when the rest of the start failed; that aborted for want of memory for a callback.
  */
 #include "children.h"
+#include "resources.h"
 
 #include <sys/mman.h>
-#include <sys/resource.h>
 
 enum { SIZE = 4096 };
-
-/* Only the soft limit, so that it can be raised again. */
-static void limit(int resource, rlim_t most)
-{
-    struct rlimit both;
-
-    CHECK_EQ(getrlimit(resource, &both), 0);
-    both.rlim_cur = most;
-    CHECK_EQ(setrlimit(resource, &both), 0);
-}
 
 /* A user of whom there is nothing but this process, so that the limit on threads is on its own. */
 static void become_somebody(void)
@@ -185,19 +175,6 @@ static rlim_t address_space(void)
     CHECK_EQ(fscanf(status, "%lu", &pages), 1);
     fclose(status);
     return pages * 4096;
-}
-
-static int contexts(void)
-{
-    FILE *maps = fopen("/proc/self/maps", "r");
-    char line[512];
-    int count = 0;
-
-    CHECK(maps != NULL);
-    while (fgets(line, sizeof line, maps) != NULL)
-        count += strstr(line, "/[aio]") != NULL;
-    fclose(maps);
-    return count;
 }
 
 static void ask_with_little_memory(void *bytes)

@@ -2,6 +2,7 @@
  * What the library costs a program: nothing while it is not used, and little afterwards.
  */
 #include "check.h"
+#include "resources.h"
 
 #include <dirent.h>
 
@@ -19,19 +20,6 @@ static int threads(void)
 }
 
 /* The kernel maps the ring of each context under this name. */
-static int contexts(void)
-{
-    char line[PATH_MAX + 128];
-    FILE *maps = fopen("/proc/self/maps", "r");
-    int count = 0;
-
-    CHECK(maps != NULL);
-    while (fgets(line, sizeof line, maps) != NULL)
-        count += strstr(line, "/[aio]") != NULL;
-    fclose(maps);
-    return count;
-}
-
 static int descriptors(void)
 {
     DIR *files = opendir("/proc/self/fd");
