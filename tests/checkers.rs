@@ -199,6 +199,7 @@ fn addresses_and_undefined_behaviour() {
             ("fork/", FORKS),
             ("fork_storm/", FORKS),
             ("limits/memory_runs_out", ITS_OWN),
+            ("scarce/", ITS_OWN),
             ("syscalls/unused_it_makes_no_system_call_of_its_own", ITS_OWN),
         ],
     };
@@ -245,6 +246,7 @@ fn data_races() {
             ("handlers/", HANDLERS),
             ("hung_filesystem/", "it is about time"),
             ("limits/", ITS_OWN),
+            ("scarce/", ITS_OWN),
             ("lio_wait/a_handler_with_SA_RESTART_resumes_the_wait", HANDLERS),
             ("mixed_notify/every_notification_for_one_thread", HANDLERS),
             ("mixed_notify/every_notification_for_several_threads", HANDLERS),
