@@ -382,6 +382,7 @@ DIFFERS(cancelled_elements_end_their_list, NOT_WHAT_RUNS)
         cbs[i].aio_lio_opcode = LIO_READ;
     }
     pthread_t waiter = start_thread(wait_for_list, list);
+    WAIT_UNTIL(aio_error(&cbs[1]) == EINPROGRESS);
     nap(50);
     CHECK_EQ(aio_cancel(ends[0], NULL), AIO_CANCELED);
     CHECK_EQ((intptr_t)join_thread(waiter), EIO);
