@@ -1,6 +1,9 @@
 /*
  * The binary interface: a program that was compiled against the C library's <aio.h> finds every name and every
  * field where it expects them.
+ *
+ * Seen to fail: with an aiocb refused because it says EINPROGRESS, an_aiocb_that_claims_to_be_in_progress_can_be_submitted.
+ * Where a member of struct aiocb has another place the library does not compile (the assertions in abi.rs).
  */
 #include "check.h"
 

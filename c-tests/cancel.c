@@ -1,6 +1,10 @@
 /*
  * aio_cancel: each of its answers, one request and all of a descriptor. What is cancelled ends once, with ECANCELED and its
  * notification, before the call returns, and has taken no data. (cancel_race.c: against completion from other threads.)
+ *
+ * Seen to fail: with AIO_CANCELED answered but the request not ended, queued_request_is_cancelled and each case of a waiting
+ * request; with the descriptor not compared, other_descriptor_than_the_requests_gives_EINVAL; with a request found by its
+ * slot though the aiocb is another, request_that_is_only_called_unfinished_gives_EINVAL.
  */
 #include "tools/descriptors.h"
 

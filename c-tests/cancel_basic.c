@@ -1,5 +1,9 @@
 /*
  * aio_cancel: each of its answers, in the order of its checks.
+ *
+ * Seen to fail: with AIO_CANCELED answered but the request not ended, all that cancel something; with the descriptor not
+ * compared, an_aiocb_of_another_descriptor_gives_EINVAL; with a request found by its slot though the aiocb is another,
+ * an_unknown_aiocb_gives_EINVAL.
  */
 #include "check.h"
 

@@ -1,6 +1,9 @@
 /*
  * aio_cancel against completion, from several threads at once: each request ends exactly once, with either its data or
  * ECANCELED, and what was cancelled took no data.
+ *
+ * Seen to fail: with a request cancelled while a thread tries its transfer, pipe_read_against_its_data and
+ * socket_read_against_its_data (the byte was taken), and several_threads_cancel_while_data_arrives.
  */
 // timeout: 60
 #include "tools/descriptors.h"

@@ -1,5 +1,9 @@
 /*
  * Devices and kernel objects behind descriptors: /dev/null, /dev/zero, /dev/full, /dev/urandom, eventfd, timerfd, memfd, /proc.
+ *
+ * Seen to fail: with O_NONBLOCK forgotten, nonblocking_eventfd_gives_EAGAIN; with one queue for both directions,
+ * eventfd_write_passes_a_waiting_read; with one for all eventfds, as they share an inode,
+ * waiting_eventfd_read_holds_back_no_other_eventfd.
  */
 #include "tools/descriptors.h"
 
@@ -89,6 +93,23 @@ CASE(eventfd_read_waits_for_the_counter)
     CHECK_EQ(eventfd_write(fd, 42), 0);
     CHECK_EQ(finish(&cb), 8);
     printf("%llu\n", (unsigned long long)value);
+}
+
+/* All eventfds have one inode. */
+CASE(waiting_eventfd_read_holds_back_no_other_eventfd)
+{
+    uint64_t first = 0, second = 0, one = 1;
+    struct aiocb waiting;
+    int empty = eventfd(0, 0), full = eventfd(3, 0);
+
+    CHECK(empty >= 0 && full >= 0);
+    start_read(&waiting, empty, &first, sizeof first, 0);
+    CHECK_EQ(read_now(full, &second, sizeof second, 0), sizeof second);
+    CHECK_EQ(second, 3);
+    CHECK_EQ(aio_error(&waiting), EINPROGRESS);
+    feed(empty, &one, sizeof one);
+    CHECK_EQ(finish(&waiting), sizeof first);
+    CHECK_EQ(first, 1);
 }
 
 DEFECT(eventfd_write_passes_a_waiting_read, "one queue serves both directions of a descriptor")

@@ -1,6 +1,9 @@
 /*
  * Regular files in every state: cached, partly cached, cold, with holes, being extended, direct and synchronous. It is run
  * on the file system of the test directory here, and on others by tests/filesystems.rs.
+ *
+ * Seen to fail: with the rest of a short transfer put at the offset of the whole, partly_cached_reads_give_the_whole and
+ * buffered_reads_end_with_the_file; with every read a helper's, cached_read_is_complete_when_the_call_returns.
  */
 #include "tools/descriptors.h"
 

@@ -1,5 +1,8 @@
 /*
  * aio_fsync: its arguments, and that it completes after the writes that it covers, with their error.
+ *
+ * Seen to fail: with a barrier that does not inherit the error of a write, it_fails_with_the_error_of_a_failed_write; with
+ * one that does not wait for writes, that one and it_completes_after_direct_writes.
  */
 #include "check.h"
 

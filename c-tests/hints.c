@@ -1,6 +1,9 @@
 /*
  * What says how large the context is, and how many helpers there may be: aio_init, and the variables AIO_POSIX_EVENTS and
  * AIO_POSIX_THREADS, which go before it. Each case fails when its hint is not looked at.
+ *
+ * Seen to fail: without what aio_init said, how_large_the_context_is and no_more_helpers_than_aio_init_says; without the
+ * variables, how_large_the_context_is and no_more_helpers_than_the_variable_says.
  */
 #include "check.h"
 #include <dirent.h>

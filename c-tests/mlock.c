@@ -1,5 +1,7 @@
 /*
  * aio_mlock: pages read in and locked, without waiting for them.
+ *
+ * Seen to fail: without the call of mlock(2), both cases.
  */
 #include "extensions.h"
 #include <sys/mman.h>

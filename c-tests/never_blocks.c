@@ -2,6 +2,9 @@
  * No submitting call waits for the I/O that it asks for. What a call would take if it did the work itself is what the whole
  * request takes, on this machine and at this hour: so the two are compared, and the best of several rounds counts, as a busy
  * machine can only make the call look slower.
+ *
+ * Seen to fail: without RWF_NOWAIT, cold_reads and list_of_cold_reads_and_buffered_writes; when large requests besides are
+ * the caller's too, cold_read, mostly_cold_read, buffered_write, buffered_writes, appending_write and synchronous_writes.
  */
 // timeout: 60
 #include "tools/descriptors.h"

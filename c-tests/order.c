@@ -1,6 +1,8 @@
 /*
  * Files opened with O_APPEND: writes take effect in the order of the calls, however they are submitted.
  * (Pipes, sockets and terminals have their order shown in their own programs.)
+ *
+ * Seen to fail: with a file's last write first in its queue, every case.
  */
 #include "tools/descriptors.h"
 

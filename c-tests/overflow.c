@@ -1,6 +1,10 @@
 /*
  * More requests in flight than any kernel context has room for: none is refused, none is lost, none waits forever, and each
  * costs little memory and the same time as the first.
+ *
+ * Seen to fail: with EAGAIN for what finds no room in the ring, hundred_thousand_direct_reads,
+ * hundred_thousand_requests_of_every_kind and busy_direct_file_leaves_others_their_turn; without the epoll instance for
+ * polls that find none, hundred_thousand_requests_of_every_kind.
  */
 // timeout: 60
 #include "tools/descriptors.h"

@@ -1,6 +1,10 @@
 /*
  * Pipes and FIFOs: a read waits for data without a thread of its own, requests are served in the order of the calls,
  * transfers are partial where read(2)'s and write(2)'s are, and what waits on one descriptor holds up no other.
+ *
+ * Seen to fail: with the last request first in a descriptor's queue, both ways reads_are_filled_in_call_order,
+ * end_of_file_ends_every_waiting_read, writes_arrive_in_call_order and small_writes_are_atomic; with attempts made without
+ * RWF_NOWAIT, pipe_read_waits_for_data, which hangs.
  */
 #include "tools/descriptors.h"
 

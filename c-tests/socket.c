@@ -1,6 +1,9 @@
 /*
  * Sockets: UNIX stream, datagram and seqpacket, TCP and UDP over the loopback. Each direction is served in the order of
  * the calls, and neither direction waits for the other.
+ *
+ * Seen to fail: with the last request first in a descriptor's queue, the cases of call order and of messages; with one queue
+ * for both directions, waiting_read_does_not_hold_back_a_write and waiting_write_does_not_hold_back_a_read.
  */
 #include "tools/descriptors.h"
 

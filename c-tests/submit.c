@@ -1,5 +1,9 @@
 /*
  * What aio_read and aio_write refuse, what they take and complete with an error, and what they must not care about.
+ *
+ * Seen to fail: with nothing checked of the access mode, the_wrong_access_mode_ends_with_EBADF and
+ * a_directory_ends_with_EISDIR (ECANCELED instead); nor of the offset, a_negative_offset_ends_with_EINVAL; with O_NONBLOCK
+ * forgotten, O_NONBLOCK_is_honoured; with 20 out of the range of priorities, every_priority_in_the_range_is_taken.
  */
 #include "check.h"
 

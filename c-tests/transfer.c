@@ -1,5 +1,9 @@
 /*
  * The bytes: what is read and written is what was asked for, where it was asked for, on regular files of every kind.
+ *
+ * Seen to fail: with the rest of a short transfer put at the offset of the whole, cold_reads_are_whole and
+ * a_file_size_limit_ends_with_EFBIG; with a file's last write first in its queue, appending_writes_keep_their_order and
+ * direct_appending_writes_keep_their_order.
  */
 #include "check.h"
 

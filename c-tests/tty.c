@@ -1,5 +1,10 @@
 /*
  * Pseudo terminals: reads wait for what the line discipline lets through, and end when the other side hangs up.
+ *
+ * Seen to fail: with no first attempt before poll is asked, raw_read_with_no_minimum_does_not_wait; with the last request
+ * first in a descriptor's queue, reads_take_one_line_each_in_call_order; with O_NONBLOCK forgotten,
+ * nonblocking_read_gives_EAGAIN; with one queue for both directions, waiting_read_does_not_hold_back_a_write; without the
+ * epoll instance, cancelling_one_direction_leaves_the_other.
  */
 #include "tools/descriptors.h"
 

@@ -1,5 +1,8 @@
 /*
  * What the library costs a program: nothing while it is not used, and little afterwards.
+ *
+ * Seen to fail: with a context made when the library is loaded, loaded_and_unused_it_has_no_thread_and_no_context; with one
+ * made by aio_cancel, questions_start_nothing.
  */
 #include "check.h"
 #include "resources.h"

@@ -1,6 +1,9 @@
 /*
  * aio_readv and aio_writev, LIO_READV and LIO_WRITEV: the buffers of an array, on every kind of descriptor, under every
  * rule of order. What was put back to see each case fail stands in its comment.
+ *
+ * Seen to fail: with the caller's array not copied, the_array_is_the_callers_again_when_the_call_returns,
+ * parts_of_a_direct_file and appends_keep_the_order_of_the_calls.
  */
 #include "extensions.h"
 #include <sys/mman.h>
