@@ -1,6 +1,9 @@
 /*
  * A request belongs to the file that its descriptor stood for when it was submitted. When the descriptor is closed, or its
  * number goes to another file, the request finishes on its own file or ends with ECANCELED, and touches no other.
+ *
+ * Seen to fail: with a helper that does not look which file its copy of the descriptor is open on, the cases whose number
+ * another file took: of buffered and direct reads and writes, of waiting pipe reads and writes, and of both sockets.
  */
 #include "tools/descriptors.h"
 #include <sys/socket.h>
