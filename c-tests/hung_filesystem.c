@@ -2,6 +2,9 @@
  * A file system that does not answer, as a network file system whose server is gone: only who waits for its files may
  * wait. tests/slow_fuse.rs mounts it, and names its directory in AIO_TEST_GATED_DIR: making the file `close-data` there
  * stops its answers to reads, writes and fsyncs, `close-all` those to questions about files too, `open` lets all go on.
+ *
+ * Seen to fail: with a statx that asks the server, without AT_STATX_DONT_SYNC, the four cases of a file system that answers
+ * nothing.
  */
 #include "tools/descriptors.h"
 
