@@ -4,7 +4,8 @@
  * stops its answers to reads, writes and fsyncs, `close-all` those to questions about files too, `open` lets all go on.
  *
  * Seen to fail: with a statx that asks the server, without AT_STATX_DONT_SYNC, the four cases of a file system that answers
- * nothing.
+ * nothing; with a waiter that runs its write itself whatever the file lies on,
+ * waiter_for_a_hung_write_hears_of_another_request.
  */
 #include "tools/descriptors.h"
 
