@@ -162,6 +162,48 @@ DEFECT(a_hundred_hung_files_do_not_hold_up_others, "each of them keeps one of at
         CHECK_EQ(finish(&cbs[i]), 64);
 }
 
+/*
+ * Each hung file keeps a helper. Afterwards all but two have nothing to do and end, also while those two are called thousands of
+ * times a second, so that none of the others ever sleeps long.
+ */
+DEFECT(helpers_of_a_hung_file_system_end_while_others_have_work, "its threads are called in turn, too, and stay")
+{
+    enum { FILES = 40 };
+    static struct aiocb cbs[FILES];
+    static char buffers[FILES][64], name[32];
+    int fds[FILES], before = thread_count();
+
+    for (int i = 0; i < FILES; i++) {
+        snprintf(name, sizeof name, "data-%d", i);
+        fds[i] = cold_file(name, 8192, 0);
+    }
+    gate("close-data");
+    for (int i = 0; i < FILES; i++)
+        start_read(&cbs[i], fds[i], buffers[i], 64, 0);
+    nap(1500);
+    int most = thread_count() - before;
+    gate("open");
+    for (int i = 0; i < FILES; i++)
+        CHECK_EQ(finish(&cbs[i]), 64);
+    CHECK(most > 10);
+
+    int fd = temporary_file(0);
+    block_signal(SIGUSR1);
+    time_t limit = time(NULL) + 10;
+    for (off_t end = 0; thread_count() > before + 4 && time(NULL) < limit; end++) {
+        struct aiocb cb;
+
+        /* A helper is called for it at once: it extends its file, and is to be notified. */
+        prepare(&cb, fd, "x", 1, end);
+        cb.aio_sigevent.sigev_notify = SIGEV_SIGNAL;
+        cb.aio_sigevent.sigev_signo = SIGUSR1;
+        CHECK_EQ(aio_write(&cb), 0);
+        CHECK(take_signal(SIGUSR1, NULL, 5000));
+        CHECK_EQ(finish(&cb), 1);
+    }
+    CHECK(thread_count() <= before + 4);
+}
+
 /* ---- Who waits for a hung file and for something else --------------------------------------------- */
 
 static void *feed_later(void *argument)

@@ -9,7 +9,8 @@
 //! One thread works; more were slower on disks, because they fight for the same locks. A second one
 //! stands by: it sleeps until nothing was finished for [`STUCK`] although work waits. Then it
 //! works too, and calls up another to stand by, so that a hung file system holds up what is on it
-//! and nothing else, up to `most` threads.
+//! and nothing else, up to `most` threads. When all but two of them have been idle for a second those end, also while the
+//! rest have work: calls go to the sleepers in turn, so that under load none of them would ever sleep for a second.
 //!
 //! # Writes
 //!
@@ -45,7 +46,7 @@ use crate::sys::threads::{self, futex_wait, later};
 use crate::threads::{may_end, Role, IDLE};
 use crate::transfers::{finished_with, transfer_pinned, transfer_ready, transfer_rest};
 use crate::wake::wake_named;
-use crate::worklist::{leave_file, Heads, Job, AT_WORK, CALLED, LINGERING, SLEEPING, STANDING_BY};
+use crate::worklist::{call_any_helper, leave_file, Heads, Job, Worklist, AT_WORK, CALLED, LINGERING, SLEEPING, STANDING_BY};
 use core::sync::atomic::Ordering;
 
 /// Nanoseconds without a finished job after which a helper counts as stuck.
@@ -92,6 +93,13 @@ pub fn helper_thread(engine: &'static Engine) {
             lingered = 0;
         }
         let has_work = helpers.has_work(engine);
+        let now = threads::now();
+        if is_spare(helpers, now.tv_sec) {
+            helpers.threads.set(helpers.threads.get() - 1);
+            // Another one lies down anew, in this one's place.
+            call_any_helper(engine, &guard);
+            return;
+        }
         let standing_by = helpers.working.get() != 0 && has_work;
         let finished = helpers.finished.get();
         let (word, limit) = match (standing_by, has_work || lingered < LINGERS) {
@@ -104,7 +112,7 @@ pub fn helper_thread(engine: &'static Engine) {
         helpers.word.store(word, Ordering::Relaxed);
         drop(guard);
         pins.release();
-        let slept = futex_wait(&helpers.word, word, Some(&later(threads::now(), limit)));
+        let slept = futex_wait(&helpers.word, word, Some(&later(now, limit)));
         let guard = engine.lock.lock(&blocked);
         helpers.idle.set(helpers.idle.get() - 1);
         lingered += 1;
@@ -133,6 +141,12 @@ fn leaves(engine: &Engine, _: &Guard) -> bool {
     leaves
 }
 
+/// Whether so many helpers were idle for more than a second that one can end at once.
+fn is_spare(helpers: &Worklist, second: i64) -> bool {
+    let threads = helpers.threads.get();
+    threads > STAYING && helpers.count_at_work() + STAYING <= threads && second > helpers.needed.get() as i64 + 1
+}
+
 /// Takes the shift and does one job. False: a waiter goes on with what is left of it.
 fn work(engine: &'static Engine, blocked: &Blocked, guard: Guard, pins: &mut Pins, job: Job) -> bool {
     let helpers = &engine.work;
@@ -151,8 +165,11 @@ fn work(engine: &'static Engine, blocked: &Blocked, guard: Guard, pins: &mut Pin
     if let Some(place) = place {
         place.set(device | AT_WORK);
     }
-    let at_work = helpers.at_work.iter().filter(|at| at.get() != 0).count() as u32;
-    let stand_by_wanted = helpers.threads.get() <= at_work && helpers.threads.get() < helpers.most;
+    let (at_work, threads) = (helpers.count_at_work(), helpers.threads.get());
+    let stand_by_wanted = threads <= at_work && threads < helpers.most;
+    if at_work >= STAYING && threads <= at_work + 1 {
+        helpers.needed.set(threads::now().tv_sec as u64);
+    }
     observe::helpers_at_work(at_work);
     drop(guard);
     if stand_by_wanted {

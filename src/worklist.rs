@@ -39,6 +39,8 @@ pub struct Worklist {
     pub shift: Cell32,
     /// What each helper at work works on: a device, marked `AT_WORK`.
     pub at_work: [Cell64; PLACES],
+    /// The second, of the monotonic clock, in which so many were at work last that all helpers there are were wanted.
+    pub needed: Cell64,
     /// 1: a waiter wants to collect its cold reads itself, as soon as the helper that is at them has done its present one.
     pub leave_cold: Cell32,
     /// Waiters that collect cold reads: unless it is called, a helper leaves such reads to them.
@@ -76,6 +78,7 @@ impl Worklist {
             working: Cell32::default(),
             shift: Cell32::default(),
             at_work: [const { Cell64::new(0) }; PLACES],
+            needed: Cell64::new(0),
             leave_cold: Cell32::default(),
             collecting: Cell32::default(),
             by_waiters: Cell32::default(),
@@ -97,7 +100,12 @@ impl Worklist {
     /// Whether a helper is not at work on what may take long. The first one may not have been counted yet (`threads`).
     pub fn has_one_to_spare(&self) -> bool {
         let threads = self.threads.get();
-        threads == 0 || threads > self.at_work.iter().filter(|at| at.get() != 0).count() as u32
+        threads == 0 || threads > self.count_at_work()
+    }
+
+    /// Helpers at work.
+    pub fn count_at_work(&self) -> u32 {
+        self.at_work.iter().filter(|at| at.get() != 0).count() as u32
     }
 
     fn push_file(&self, engine: &Engine, number: Number) {
