@@ -203,11 +203,11 @@ impl Ring {
     }
 
     /// Puts an event into the ring that says nothing: who sleeps there wakes and looks around. A poll
-    /// of an eventfd that is ready, opened for just this: a descriptor kept open would be
+    /// of something that is ready, opened for just this: a descriptor kept open would be
     /// closed by programs that close all they do not know. Where none is free, a poll of any of the program's
     /// that is ready: a process without a free descriptor has some. An error: it has not.
     pub fn kick(&self) -> Result<(), Errno> {
-        match files::ready_eventfd() {
+        match files::open_ready() {
             Ok(fd) => {
                 let submitted = self.kick_by(fd);
                 files::close(fd);

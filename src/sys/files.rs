@@ -248,10 +248,15 @@ pub fn file_size_unlimited() -> bool {
     unsafe { syscall(libc::SYS_prlimit64, arguments) }.is_ok() && limit.rlim_cur == libc::RLIM_INFINITY
 }
 
-/// An eventfd that is ready for reading, closed on exec. EMFILE, ENFILE, ENOMEM.
-pub fn ready_eventfd() -> Result<c_int, Errno> {
+/// A descriptor that is ready for reading, closed on exec: an eventfd, or where those are refused the root
+/// directory. EMFILE, ENFILE, ENOMEM.
+pub fn open_ready() -> Result<c_int, Errno> {
     // SAFETY: no pointer is passed.
-    unsafe { syscall(libc::SYS_eventfd2, [1, libc::EFD_CLOEXEC as usize, 0, 0, 0, 0]) }.map(|fd| fd as c_int)
+    let opened = unsafe { syscall(libc::SYS_eventfd2, [1, libc::EFD_CLOEXEC as usize, 0, 0, 0, 0]) };
+    let flags = (libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) as usize;
+    let root = [libc::AT_FDCWD as usize, c"/".as_ptr() as usize, flags, 0, 0, 0];
+    // SAFETY: a C string.
+    opened.or_else(|_| unsafe { syscall(libc::SYS_openat, root) }).map(|fd| fd as c_int)
 }
 
 /// Takes one from what an eventfd counts, where it counts anything. Another thread may see the number without all of it
