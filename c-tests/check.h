@@ -282,7 +282,8 @@ CHECK_HELPER int patient_listio(int mode, struct aiocb *const list[], int count,
             if (list[i] == NULL || list[i]->aio_lio_opcode == LIO_NOP)
                 continue;
             while (mode == LIO_WAIT && aio_error(list[i]) == EINPROGRESS)
-                aio_suspend(one, 1, NULL);
+                if (aio_suspend(one, 1, NULL) == -1 && errno == EINTR)
+                    return -1;
             if (aio_error(list[i]) == EAGAIN) {
                 errno = EAGAIN;
                 answer = -1;

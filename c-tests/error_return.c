@@ -4,7 +4,7 @@
  * Seen to fail: requests_that_are_never_returned_leak_nothing on a library that does not use its slots again,
  * errno_stays_on_success on one that sets it, polling_alone_sees_every_completion on one that stores a result twice.
  */
-#include "check.h"
+#include "tools/descriptors.h"
 
 CASE(both_answer_as_often_as_asked)
 {
@@ -180,6 +180,9 @@ CASE(errno_stays_on_success)
     errno = 4321;
     CHECK_EQ(aio_error(&cb), EINPROGRESS);
     CHECK_EQ(errno, 4321);
+    /* It must not outlive this stack. */
+    feed(ends[1], "e", 1);
+    CHECK_EQ(finish(&cb), 1);
 }
 
 /* A program may ask before it has ever submitted. */

@@ -105,7 +105,7 @@ EXTENSION(direct_reads_need_no_thread)
     enum { DEPTH = 16, READS = 2000, BLOCKS = 256 };
     static struct aiocb requests[DEPTH];
     unsigned char *buffers = aligned(DEPTH * 4096), *out = aligned(BLOCKS * 4096);
-    int fd = temporary_file(O_DIRECT), events = epoll_create1(EPOLL_CLOEXEC);
+    int fd = temporary_file(O_DIRECT), events = epoll_create1(0);
     struct epoll_event event = { .events = EPOLLIN };
     int submitted = 0, completed = 0;
 

@@ -5,8 +5,10 @@
  *
  * Seen to fail: with a statx that asks the server, without AT_STATX_DONT_SYNC, the four cases of a file system that answers
  * nothing; with a waiter that runs its write itself whatever the file lies on,
- * waiter_for_a_hung_write_hears_of_another_request.
+ * waiter_for_a_hung_write_hears_of_another_request; helpers_of_a_hung_file_system_end_while_others_have_work with helpers
+ * that end only after sleeping for a second; helper_that_was_refused_comes_later where it is asked for again only with the next job.
  */
+#include "resources.h"
 #include "tools/descriptors.h"
 
 #include <sys/eventfd.h>
@@ -55,12 +57,22 @@ static int cold_file(const char *name, size_t size, int flags)
     return fd;
 }
 
-/* Files and pipes elsewhere are served meanwhile. */
-static void check_others_go_on(void)
+static void check_pipe_works(void)
 {
     int ends[2];
     char byte;
-    struct aiocb cb, barrier;
+    struct aiocb cb;
+
+    pending_read(&cb, ends, &byte, 1);
+    CHECK_EQ(aio_read(&cb), 0);
+    feed(ends[1], "x", 1);
+    CHECK_EQ(finish(&cb), 1);
+}
+
+/* Files and pipes elsewhere are served meanwhile. */
+static void check_others_go_on(void)
+{
+    struct aiocb barrier;
 
     for (int i = 0; i < 3; i++) {
         int fd = temporary_file(i == 2 ? O_DIRECT : 0);
@@ -74,10 +86,7 @@ static void check_others_go_on(void)
         CHECK_EQ(read_now(fd, block, 4096, 0), 4096);
         close(fd);
     }
-    pending_read(&cb, ends, &byte, 1);
-    CHECK_EQ(aio_read(&cb), 0);
-    feed(ends[1], "x", 1);
-    CHECK_EQ(finish(&cb), 1);
+    check_pipe_works();
 }
 
 static void check_reads(int flags, size_t each, const char *order)
@@ -202,6 +211,37 @@ DEFECT(helpers_of_a_hung_file_system_end_while_others_have_work, "its threads ar
         CHECK_EQ(finish(&cb), 1);
     }
     CHECK(thread_count() <= before + 4);
+}
+
+/*
+ * The helper that stands by cannot be started when the first one goes to what hangs; what is queued then is done as soon as
+ * there is memory for a thread again, though nothing is submitted any more.
+ */
+DEFECT(helper_that_was_refused_comes_later, "a thread that is refused is asked for again with the next request only")
+{
+    char buffer[64], block[64] = "";
+    int fd = cold_file("data", MIB, 0), elsewhere = temporary_file(0);
+    struct aiocb hung, queued;
+
+    block_signal(SIGUSR1);
+    prepare(&queued, elsewhere, block, sizeof block, 0);
+    queued.aio_sigevent.sigev_notify = SIGEV_SIGNAL;
+    queued.aio_sigevent.sigev_signo = SIGUSR1;
+    /* So that the library has its memory and its first two threads. */
+    check_pipe_works();
+    gate("close-data");
+    /* For requests, but not for a thread's stack. */
+    limit(RLIMIT_AS, address_space() + (64 << 10));
+    start_read(&hung, fd, buffer, sizeof buffer, 0);
+    nap(100);
+    CHECK_EQ(aio_write(&queued), 0);
+    CHECK(!take_signal(SIGUSR1, NULL, 100));
+    limit(RLIMIT_AS, RLIM_INFINITY);
+    CHECK(take_signal(SIGUSR1, NULL, 3000));
+    CHECK_EQ(finish(&queued), sizeof block);
+    CHECK_EQ(aio_error(&hung), EINPROGRESS);
+    gate("open");
+    CHECK_EQ(finish(&hung), sizeof buffer);
 }
 
 /* ---- Who waits for a hung file and for something else --------------------------------------------- */

@@ -9,7 +9,6 @@
 #include "children.h"
 #include "resources.h"
 
-
 enum { SIZE = 4096, DEPTH = 64 };
 
 static int file, direct, ends[2];
@@ -162,17 +161,6 @@ CASE(smallest_stacks)
 }
 
 /* ---- Memory --------------------------------------------------------------------------------------- */
-
-static rlim_t address_space(void)
-{
-    FILE *status = fopen("/proc/self/statm", "r");
-    unsigned long pages;
-
-    CHECK(status != NULL);
-    CHECK_EQ(fscanf(status, "%lu", &pages), 1);
-    fclose(status);
-    return pages * 4096;
-}
 
 static void run_without_memory(void *bytes)
 {

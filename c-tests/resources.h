@@ -18,6 +18,18 @@ CHECK_HELPER void limit(int resource, rlim_t most)
     CHECK_EQ(setrlimit(resource, &both), 0);
 }
 
+/* Bytes of address space in use: as RLIMIT_AS, no more is to be had. */
+CHECK_HELPER rlim_t address_space(void)
+{
+    FILE *status = fopen("/proc/self/statm", "r");
+    unsigned long pages;
+
+    CHECK(status != NULL);
+    CHECK_EQ(fscanf(status, "%lu", &pages), 1);
+    fclose(status);
+    return pages * 4096;
+}
+
 /* Contexts of kernel AIO that this process has: each maps its ring. */
 CHECK_HELPER int contexts(void)
 {

@@ -166,17 +166,6 @@ CASE(what_is_taken_while_others_are_refused_ends)
 
 /* ---- Asking costs nothing ------------------------------------------------------------------------- */
 
-static rlim_t address_space(void)
-{
-    FILE *status = fopen("/proc/self/statm", "r");
-    unsigned long pages;
-
-    CHECK(status != NULL);
-    CHECK_EQ(fscanf(status, "%lu", &pages), 1);
-    fclose(status);
-    return pages * 4096;
-}
-
 static void ask_with_little_memory(void *bytes)
 {
     int file = temporary_file(0);

@@ -116,7 +116,7 @@ pub fn submit_sync(
                 Errno::AGAIN if !engine.ring.is_empty() => wait_for_room(engine, blocked, number),
                 // The kernel's memory is used up, and no completion is to come that would give some back.
                 Errno::AGAIN => worklist::push_errand(engine, &engine.lock.lock(blocked), number),
-                _ => return Err(errno),
+                _ => return Err(errno.of_accepted()),
             }
             Ok(())
         }

@@ -4,6 +4,7 @@
 use crate::callbacks;
 use crate::engine::Engine;
 use crate::errno::Errno;
+use crate::helpers;
 use crate::lock::Blocked;
 use crate::notify::{self, Notice};
 use crate::polls;
@@ -94,7 +95,8 @@ fn do_chores(engine: &'static Engine, blocked: &Blocked) -> bool {
     polls::watch_unwatched(engine, blocked);
     let kicked = retry_kick(engine);
     let armed = polls::rearm_watch(engine, blocked);
-    deliver(engine, blocked) && kicked && armed
+    let stands_by = helpers::retry_stand_by(engine, blocked);
+    deliver(engine, blocked) && kicked && armed && stands_by
 }
 
 /// Whether somebody left something for this thread.

@@ -209,8 +209,8 @@ pub fn take_back(engine: &Engine, blocked: &Blocked, number: Number) {
 
 fn errand(engine: &Engine, blocked: &Blocked, number: Number) {
     let request = engine.request(number);
-    if identify(request).is_err() {
-        complete(engine, blocked, number, Err(Errno::BADF));
+    if let Err(errno) = identify(request) {
+        complete(engine, blocked, number, Err(errno.of_accepted()));
         return;
     }
     let guard = engine.lock.lock(blocked);
@@ -278,7 +278,7 @@ fn leave_line(engine: &Engine, blocked: &Blocked, number: Number, request: &Requ
     engine.ring.release(1);
     request.set_state(RUNNING);
     if errno != Errno::AGAIN {
-        complete(engine, blocked, number, Err(errno));
+        complete(engine, blocked, number, Err(errno.of_accepted()));
         return true;
     }
     if engine.ring.is_empty() {

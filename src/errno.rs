@@ -18,6 +18,16 @@ impl Errno {
     pub const SPIPE: Errno = Errno(libc::ESPIPE);
     pub const TIMEDOUT: Errno = Errno(libc::ETIMEDOUT);
 
+    /// As the error of a request that was accepted: its descriptor was open then, so that EBADF says that it was closed
+    /// since, which cancels the request (POSIX close()).
+    pub fn of_accepted(self) -> Errno {
+        if self == Errno::BADF {
+            Errno::CANCELED
+        } else {
+            self
+        }
+    }
+
     /// Makes this the calling thread's `errno`. Async-signal-safe.
     pub fn publish(self) {
         // SAFETY: glibc and musl guarantee that the address is the calling thread's own `errno`.

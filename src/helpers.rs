@@ -43,10 +43,12 @@ use crate::pool::Number;
 use crate::request::{Operation, RUNNING};
 use crate::sys::files::{lock_pages, synchronise};
 use crate::sys::threads::{self, futex_wait, later};
-use crate::threads::{may_end, Role, IDLE};
+use crate::threads::{may_end, start_helper, Role, IDLE};
 use crate::transfers::{finished_with, transfer_pinned, transfer_ready, transfer_rest};
 use crate::wake::wake_named;
-use crate::worklist::{call_any_helper, leave_file, Heads, Job, Worklist, AT_WORK, CALLED, LINGERING, SLEEPING, STANDING_BY};
+use crate::worklist::{
+    call_any_helper, leave_file, Heads, Job, Worklist, AT_WORK, CALLED, LINGERING, SLEEPING, STANDING_BY,
+};
 use core::sync::atomic::Ordering;
 
 /// Nanoseconds without a finished job after which a helper counts as stuck.
@@ -144,7 +146,9 @@ fn leaves(engine: &Engine, _: &Guard) -> bool {
 /// Whether so many helpers were idle for more than a second that one can end at once.
 fn is_spare(helpers: &Worklist, second: i64) -> bool {
     let threads = helpers.threads.get();
-    threads > STAYING && helpers.count_at_work() + STAYING <= threads && second > helpers.needed.get() as i64 + 1
+    threads > STAYING
+        && helpers.count_at_work() + STAYING <= threads
+        && second > helpers.needed.get() as i64 + 1
 }
 
 /// Takes the shift and does one job. False: a waiter goes on with what is left of it.
@@ -172,9 +176,8 @@ fn work(engine: &'static Engine, blocked: &Blocked, guard: Guard, pins: &mut Pin
     }
     observe::helpers_at_work(at_work);
     drop(guard);
-    if stand_by_wanted {
-        // A refused thread is asked for again with the next job.
-        let _ = crate::threads::start_helper(engine, blocked);
+    if stand_by_wanted && start_helper(engine, blocked).is_err() {
+        helpers.stand_by_refused.store(1, Ordering::Relaxed);
     }
     match job {
         Job::Line => direct::drain_line(engine, blocked, pins),
@@ -193,6 +196,24 @@ fn work(engine: &'static Engine, blocked: &Blocked, guard: Guard, pins: &mut Pin
     let left = helpers.leave_cold.get() != 0;
     helpers.leave_cold.set(0);
     !left
+}
+
+/// Asks again for a thread to stand by, if one was refused and is still missing. False: it is refused again. For the
+/// completion thread.
+pub fn retry_stand_by(engine: &'static Engine, blocked: &Blocked) -> bool {
+    let helpers = &engine.work;
+    if helpers.stand_by_refused.swap(0, Ordering::Relaxed) == 0 {
+        return true;
+    }
+    let guard = engine.lock.lock(blocked);
+    let threads = helpers.threads.get();
+    let wanted = threads != 0 && !helpers.has_one_to_spare() && threads < helpers.most;
+    drop(guard);
+    if wanted && start_helper(engine, blocked).is_err() {
+        helpers.stand_by_refused.store(1, Ordering::Relaxed);
+        return false;
+    }
+    true
 }
 
 /// Runs a file's queued writes in order, and wakes waiters as rarely as it can.
@@ -292,9 +313,9 @@ fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: Numbe
             Err(Errno::AGAIN) => {
                 // No completion is to come that would make room.
                 let data_only = request.operation() == Operation::DataSync;
-                complete(engine, blocked, number, synchronise(fd, data_only));
+                complete(engine, blocked, number, synchronise(fd, data_only).map_err(Errno::of_accepted));
             }
-            Err(errno) => complete(engine, blocked, number, Err(errno)),
+            Err(errno) => complete(engine, blocked, number, Err(errno.of_accepted())),
         };
     }
     // Submitted, the request is the kernel's, or somebody has even reaped it: not to be touched any more.

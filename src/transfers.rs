@@ -45,9 +45,8 @@ pub fn transfer_rest(request: &Request, fd: i32) -> Outcome {
                 continue;
             }
             Err(Errno::INTR) => continue,
-            // It was open for this when it was submitted: another file has the number.
-            Err(Errno::BADF) => Err(Errno::CANCELED),
-            outcome => outcome,
+            // EBADF also where another file has the number, which is not open for this.
+            outcome => outcome.map_err(Errno::of_accepted),
         };
         let count = match outcome {
             Ok(count) if count > 0 => count,

@@ -24,7 +24,7 @@ pub const SLEEPING: u32 = 2;
 /// `Worklist::word`: a helper stands by and looks within STUCK.
 pub const STANDING_BY: u32 = 3;
 
-/// The work list. Guarded by the engine's lock, but for the two atomics.
+/// The work list. Guarded by the engine's lock, but for the atomics.
 pub struct Worklist {
     /// Files with queued writes and nobody at work on them, linked by `next_runnable`.
     first_file: Cell32,
@@ -41,6 +41,8 @@ pub struct Worklist {
     pub at_work: [Cell64; PLACES],
     /// The second, of the monotonic clock, in which so many were at work last that all helpers there are were wanted.
     pub needed: Cell64,
+    /// 1: the system had no thread that would stand by. The completion thread asks for it again.
+    pub stand_by_refused: AtomicU32,
     /// 1: a waiter wants to collect its cold reads itself, as soon as the helper that is at them has done its present one.
     pub leave_cold: Cell32,
     /// Waiters that collect cold reads: unless it is called, a helper leaves such reads to them.
@@ -79,6 +81,7 @@ impl Worklist {
             shift: Cell32::default(),
             at_work: [const { Cell64::new(0) }; PLACES],
             needed: Cell64::new(0),
+            stand_by_refused: AtomicU32::new(0),
             leave_cold: Cell32::default(),
             collecting: Cell32::default(),
             by_waiters: Cell32::default(),

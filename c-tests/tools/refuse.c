@@ -9,9 +9,11 @@
  * Three names are not a call's alone: "threads" is clone(2) of a thread, not of a process; "memory" is mmap(2) of plain
  * private memory, from the program's first io_setup on, so that it can be loaded and begin; and "batches" is io_submit(2) of
  * more than one request, which goes on but takes only the first, whatever the error says: the kernel finds no second.
+ * Where what the tests themselves call can be told from what the library calls, by the arguments, only the latter is refused.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -23,6 +25,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -50,13 +54,13 @@ static const struct known { const char *name; long number; struct condition cond
     { "io_cancel", SYS_io_cancel, { { 0 } } },
     { "preadv2", SYS_preadv2, { { 0 } } },
     { "pwritev2", SYS_pwritev2, { { 0 } } },
-    { "fadvise64", SYS_fadvise64, { { 0 } } },
+    { "fadvise64", SYS_fadvise64, { { 3, ~0U, POSIX_FADV_WILLNEED } } },
     { "statx", SYS_statx, { { 0 } } },
-    { "close_range", SYS_close_range, { { 0 } } },
+    { "close_range", SYS_close_range, { { 2, CLOSE_RANGE_UNSHARE, CLOSE_RANGE_UNSHARE } } },
     { "pidfd_open", SYS_pidfd_open, { { 0 } } },
     { "pidfd_getfd", SYS_pidfd_getfd, { { 0 } } },
-    { "epoll_create1", SYS_epoll_create1, { { 0 } } },
-    { "eventfd2", SYS_eventfd2, { { 0 } } },
+    { "epoll_create1", SYS_epoll_create1, { { 0, ~0U, EPOLL_CLOEXEC } } },
+    { "eventfd2", SYS_eventfd2, { { 0, ~0U, 1 }, { 1, ~0U, EFD_CLOEXEC } } },
     { "rt_sigqueueinfo", SYS_rt_sigqueueinfo, { { 0 } } },
     { "rt_tgsigqueueinfo", SYS_rt_tgsigqueueinfo, { { 0 } } },
     { "threads", SYS_clone, { { 0, CLONE_THREAD, CLONE_THREAD } } },

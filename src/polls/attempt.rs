@@ -97,8 +97,7 @@ pub fn attempt(request: &Request, fd: Result<c_int, Errno>) -> Attempt {
             Err(Errno::INTR) => {}
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => request.add(flag::WAITS),
             // It was open for this when it was submitted (the other end of a pipe has the same inode).
-            Err(Errno::BADF) => return ended(Err(Errno::CANCELED)),
-            Err(errno) => return ended(Err(errno)),
+            Err(errno) => return ended(Err(errno.of_accepted())),
         }
     }
 }
