@@ -57,7 +57,7 @@ pub fn iocb(request: &Request, handle: Handle) -> Iocb {
 /// class (ioprio_set(2)), of which 4 is what a process has that never asked: 1..20 become 5..7.
 fn io_priority(reqprio: u32) -> i16 {
     const BEST_EFFORT: u32 = 2;
-    let level = (4 + reqprio.div_ceil(7)).min(7);
+    let level = 4 + reqprio.div_ceil(7);
     (BEST_EFFORT << 13 | level) as i16
 }
 
