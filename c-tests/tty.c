@@ -240,8 +240,9 @@ static void *compete(void *argument)
 
 CASE(data_that_another_reader_takes_is_waited_for_anew)
 {
-    char byte;
-    struct aiocb cb;
+    /* The last read may outlive this call. */
+    static char byte;
+    static struct aiocb cb;
     int ends[2];
 
     open_terminal(ends, 1);
