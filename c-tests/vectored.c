@@ -3,7 +3,8 @@
  * rule of order. What was put back to see each case fail stands in its comment.
  *
  * Seen to fail: with the caller's array not copied, the_array_is_the_callers_again_when_the_call_returns,
- * parts_of_a_direct_file and appends_keep_the_order_of_the_calls.
+ * parts_of_a_direct_file and appends_keep_the_order_of_the_calls; with a negative count, or no array, let through,
+ * as_many_parts_as_iov_max.
  */
 #include "extensions.h"
 #include <sys/mman.h>

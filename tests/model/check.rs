@@ -418,7 +418,8 @@ fn notifications(history: &History, complaints: &mut Vec<String>) {
     }
 }
 
-/// aio_waitcomplete gives each request once, and none whose result was surely returned before.
+/// aio_waitcomplete gives each request once, and none whose result was surely returned before. Seen to complain of an
+/// aio_return that does not strike out what it gave.
 fn served(history: &History, complaints: &mut Vec<String>) {
     let of = |kind| history.seen.records.iter().filter(move |record| record.kind == kind);
     let mut seen = BTreeSet::new();
