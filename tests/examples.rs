@@ -35,10 +35,7 @@ fn a_program_for_freebsd_compiles_and_runs() {
         .arg(tool("freebsd.c"))
         .arg("-o")
         .arg(&binary)
-        .arg("-L")
-        .arg(common::product())
-        .arg("-laio_posix")
-        .arg(format!("-Wl,-rpath,{}", common::product().display()))
+        .args(common::link_arguments())
         .output()
         .expect("run the compiler");
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));

@@ -65,7 +65,7 @@ fn on_mount(name: &str, mount: impl FnOnce(&Path) -> Result<(), String> + Send) 
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            if let Err(reason) = own_mounts() {
+            if let Err(reason) = common::own_mounts() {
                 return common::report(&format!("{name}: skipped: {reason}"));
             }
             let scratch = common::scratch_directory();
@@ -81,23 +81,6 @@ fn on_mount(name: &str, mount: impl FnOnce(&Path) -> Result<(), String> + Send) 
             std::panic::resume_unwind(panic);
         }
     });
-}
-
-/// Gives this thread, and what it starts, a mount namespace that passes nothing on.
-fn own_mounts() -> Result<(), String> {
-    let last_error = || std::io::Error::last_os_error().to_string();
-    // SAFETY: no memory is touched; only this thread's view of the file system changes.
-    if unsafe { libc::unshare(libc::CLONE_NEWNS) } == -1 {
-        return Err(format!("no mount namespace: {}", last_error()));
-    }
-    let flags = libc::MS_REC | libc::MS_PRIVATE;
-    // SAFETY: the path is a C string; the kernel reads no other argument for a change of propagation.
-    let result =
-        unsafe { libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), flags, std::ptr::null()) };
-    match result {
-        0 => Ok(()),
-        _ => Err(format!("no private mounts: {}", last_error())),
-    }
 }
 
 fn unmount(target: &Path) {

@@ -162,10 +162,7 @@ fn compile(directory: &Path, include: &Path, cpp: bool, flags: &[&str]) -> (Outp
         .arg(&source)
         .arg("-o")
         .arg(&binary)
-        .arg("-L")
-        .arg(common::product())
-        .arg("-laio_posix")
-        .arg(format!("-Wl,-rpath,{}", common::product().display()))
+        .args(common::link_arguments())
         .output()
         .expect("run the compiler");
     (output, binary)

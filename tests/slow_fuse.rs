@@ -76,7 +76,7 @@ struct Mount {
 
 impl Mount {
     fn new() -> Result<Mount, String> {
-        own_mounts()?;
+        common::own_mounts()?;
         let directory = common::scratch_directory();
         let shared = Shared::new();
         let session =
@@ -94,23 +94,6 @@ impl Drop for Mount {
                 common::report(&format!("slow_fuse: cannot unmount: {error}"));
             }
         }
-    }
-}
-
-/// Gives this thread, and what it starts, a mount namespace that passes nothing on.
-fn own_mounts() -> Result<(), String> {
-    let last_error = || std::io::Error::last_os_error().to_string();
-    // SAFETY: no memory is touched; only this thread's view of the file system changes.
-    if unsafe { libc::unshare(libc::CLONE_NEWNS) } == -1 {
-        return Err(format!("no mount namespace: {}", last_error()));
-    }
-    let flags = libc::MS_REC | libc::MS_PRIVATE;
-    // SAFETY: the path is a C string; the kernel reads no other argument for a change of propagation.
-    let result =
-        unsafe { libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), flags, std::ptr::null()) };
-    match result {
-        0 => Ok(()),
-        _ => Err(format!("no private mounts: {}", last_error())),
     }
 }
 

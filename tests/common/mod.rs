@@ -132,3 +132,27 @@ pub fn report(line: &str) {
     // Nobody may be reading; that is no failure of the library.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
+
+/// Gives this thread, and what it starts, a mount namespace that passes nothing on.
+pub fn own_mounts() -> Result<(), String> {
+    let last_error = || std::io::Error::last_os_error().to_string();
+    // SAFETY: no memory is touched; only this thread's view of the file system changes.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } == -1 {
+        return Err(format!("no mount namespace: {}", last_error()));
+    }
+    let flags = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: the path is a C string; the kernel reads no other argument for a change of propagation.
+    let result =
+        unsafe { libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), flags, std::ptr::null()) };
+    match result {
+        0 => Ok(()),
+        _ => Err(format!("no private mounts: {}", last_error())),
+    }
+}
+
+/// Compiler arguments by which a program is linked with the library and finds it again.
+pub fn link_arguments() -> [std::ffi::OsString; 4] {
+    let directory = product();
+    let run_path = format!("-Wl,-rpath,{}", directory.display());
+    ["-L".into(), directory.into(), "-laio_posix".into(), run_path.into()]
+}
