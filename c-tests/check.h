@@ -5,7 +5,7 @@
  *
  *     CASE(name) { ... }                what libc and the library must both do, printing the same
  *     DEFECT(name, "reason") { ... }    fails on libc's implementation, for that reason; passes on the library
- *     DIFFERS(name, "reason") { ... }   run on the library only: libc differs without being wrong
+ *     DIFFERS(name, "reason") { ... }   run on the library only: libc differs without being wrong, or is wrong at times only
  *
  * Without arguments a program lists its cases; with the name of one it runs that one in this process and
  * exits with 0 (passed), 1 (failed, the reason is on stderr) or 77 (skipped, the reason is on stdout).

@@ -133,13 +133,18 @@ class Soak:
         if len(settled) < 8:
             return
         quarter = len(settled) // 4
-        first = [statistics.median(column) for column in zip(*settled[:quarter])]
-        last = [statistics.median(column) for column in zip(*settled[-quarter:])]
+        first, last = self.typical(settled[:quarter]), self.typical(settled[-quarter:])
         print(f"{name} {pid}: descriptors, threads, KiB: {first[0]:.0f} {first[1]:.0f} {first[2] / 1024:.0f}, "
               f"at the end {last[0]:.0f} {last[1]:.0f} {last[2] / 1024:.0f}", flush=True)
         self.counts["processes watched"] = self.counts.get("processes watched", 0) + 1
         if last[0] > first[0] or last[1] > first[1] + 2 or last[2] > first[2] * 1.1 + MEMORY_SLACK:
             self.wrong.append(f"{name} {pid} grew from {first} to {last}")
+
+    @staticmethod
+    def typical(samples):
+        """Of descriptors and memory the median; of threads, which come while others wait for the disk and go again, the fewest."""
+        descriptors, threads, memory = zip(*samples)
+        return statistics.median(descriptors), min(threads), statistics.median(memory)
 
     def fio(self, name, *more):
         command = ["fio", f"--name={name}", f"--filename={self.scratch}/{name}.data", "--ioengine=posixaio", "--thread", "--size=64m",
