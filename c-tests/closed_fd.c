@@ -225,6 +225,64 @@ static void *switch_files(void *argument)
     return NULL;
 }
 
+struct replacement {
+    int from, to;
+    /* The round that is on, and the last one that is over; -1 ends the thread. */
+    int begun, done;
+};
+
+static void *replace_once_a_round(void *argument)
+{
+    struct replacement *replacement = argument;
+
+    for (int round = 1;; round++) {
+        int begun;
+
+        while ((begun = __atomic_load_n(&replacement->begun, __ATOMIC_ACQUIRE)) != round && begun != -1)
+            sched_yield();
+        if (begun == -1)
+            return NULL;
+        for (volatile int spin = round % 3000; spin > 0; spin--)
+            ;
+        CHECK_EQ(dup2(replacement->from, replacement->to), replacement->to);
+        __atomic_store_n(&replacement->done, round, __ATOMIC_RELEASE);
+    }
+}
+
+/*
+ * The writing end of a pipe, which never has anything to read, takes the number of the reading end while a read is submitted. Seen
+ * to fail, by hanging, without a look at what the kernel was asked to watch.
+ */
+CASE(read_ends_when_the_other_end_takes_its_number_during_the_call)
+{
+    int ends[2];
+    struct replacement replacement = { 0, 0, 0, 0 };
+    struct aiocb cb;
+    char byte;
+
+    CHECK_EQ(pipe(ends), 0);
+    replacement.from = ends[1];
+    replacement.to = dup(ends[0]);
+    CHECK(replacement.to >= 0);
+    pthread_t thread = start_thread(replace_once_a_round, &replacement);
+    for (int round = 1; round <= 20000; round++) {
+        __atomic_store_n(&replacement.begun, round, __ATOMIC_RELEASE);
+        prepare(&cb, replacement.to, &byte, 1, 0);
+        int answer = aio_read(&cb);
+        feed(ends[1], "x", 1);
+        int error = answer == 0 ? await(&cb) : errno;
+
+        CHECK(error == 0 || error == ECANCELED || error == EBADF);
+        if (error != 0)
+            CHECK_EQ(drain(ends[0], &byte, 1), 1);
+        while (__atomic_load_n(&replacement.done, __ATOMIC_ACQUIRE) != round)
+            sched_yield();
+        CHECK_EQ(dup2(ends[0], replacement.to), replacement.to);
+    }
+    __atomic_store_n(&replacement.begun, -1, __ATOMIC_RELEASE);
+    join_thread(thread);
+}
+
 static void read_while_switching(int flags)
 {
     enum { SIZE = 4 * BLOCK };

@@ -35,7 +35,7 @@ use crate::sys::aio_abi::{cmd, Iocb};
 use crate::sys::files::{Direction, Identity};
 use crate::wake::{hold, owe_request};
 use crate::worklist;
-use attempt::{attempt, Attempt, Reach};
+use attempt::{attempt, leads_there, Attempt, Reach};
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::c_int;
 use lines::{give_to_completion_thread, give_to_helpers, helpers_can, Line};
@@ -301,24 +301,33 @@ fn drive<'a>(
                     to_helper(engine, &guard, queue, number);
                     return;
                 }
-                if fd.is_ok_and(|fd| arm(engine, at, queue, fd)) {
-                    return;
-                }
-                if !blocked.sees_descriptors() {
+                let armed = fd.is_ok_and(|fd| arm(engine, at, queue, fd));
+                match (armed, blocked.sees_descriptors()) {
+                    (true, false) => {}
+                    // By the number, under which another thread may just have put something that has nothing to say for ever.
+                    (true, true) if leads_there(request) => {}
+                    // The event of this lets the queue go on.
+                    (true, true) => disarm(engine, queue),
                     // The epoll instance is in the program's table.
-                    give_to_completion_thread(engine, guard, at, queue);
-                    return;
+                    (false, false) => give_to_completion_thread(engine, guard, at, queue),
+                    (false, true) => watch_or_wait(engine, &guard, queue, number),
                 }
-                if watch::watch(engine, queue) {
-                    return;
-                }
-                // Nothing can tell us when: a helper waits in the transfer itself.
-                request.add(flag::WAITS | flag::BLOCKS);
-                to_helper(engine, &guard, queue, number);
                 return;
             }
         }
     }
+}
+
+/// Has the epoll instance watch the queue's number, if that still leads to the request's file. In the program's table.
+fn watch_or_wait(engine: &Engine, guard: &Guard, queue: &Queue, number: Number) {
+    let request = engine.request(number);
+    if watch::watch(engine, queue) && leads_there(request) {
+        return;
+    }
+    disarm(engine, queue);
+    // Nothing can tell us when: a helper waits in the transfer itself, or finds that the file is gone.
+    request.add(flag::WAITS | flag::BLOCKS);
+    to_helper(engine, guard, queue, number);
 }
 
 /// A helper waits in the transfer; until it is done the queue stays busy, so that nobody overtakes.
@@ -426,6 +435,12 @@ pub fn withdraw(engine: &Engine, _: &Guard, number: Number) {
     if !queue.waiting.is_empty() || queue.busy.get() != 0 {
         return;
     }
+    disarm(engine, queue);
+    engine.polls.forget_if_idle(at, queue);
+}
+
+/// Nobody is to be told any more when the queue's descriptor is ready.
+fn disarm(engine: &Engine, queue: &Queue) {
     match queue.armed.get() {
         ARMED_IN_RING => {
             queue.armed.set(ARMED_AND_CANCELLED);
@@ -434,5 +449,4 @@ pub fn withdraw(engine: &Engine, _: &Guard, number: Number) {
         ARMED_BY_WATCH => watch::unwatch(engine, queue),
         _ => {}
     }
-    engine.polls.forget_if_idle(at, queue);
 }

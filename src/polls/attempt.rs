@@ -51,6 +51,17 @@ impl Reach<'_> {
     }
 }
 
+/// Whether the number still leads to the request's file, and to the end of it that can do what is asked: those of a pipe
+/// have one identity.
+pub fn leads_there(request: &Request) -> bool {
+    let wrong_end = match request.operation().direction() {
+        Some(Direction::Read) => libc::O_WRONLY,
+        _ => libc::O_RDONLY,
+    };
+    is_still_open(request)
+        && files::status_flags(request.fd()).is_ok_and(|flags| flags & libc::O_ACCMODE != wrong_end)
+}
+
 pub enum Attempt {
     Ended(Outcome),
     NothingYet,

@@ -2,13 +2,11 @@
 //! thread, which has the epoll instance.
 
 use super::attempt::Reach;
-use super::watch::watch;
-use super::{drive, to_helper, Queue};
+use super::{drive, watch_or_wait, Queue};
 use crate::engine::Engine;
 use crate::lock::{Blocked, Guard};
 use crate::pins::{Pins, NO_OWN_TABLES};
 use crate::pool::{Cell32, Number};
-use crate::request::flag;
 use crate::threads::Role;
 use crate::wake::{wake, COMPLETION_THREAD};
 use crate::worklist;
@@ -109,9 +107,8 @@ pub fn watch_unwatched(engine: &Engine, blocked: &Blocked) {
             // It went on by itself meanwhile.
         } else if no_helper || engine.own_tables.load(Ordering::Relaxed) == NO_OWN_TABLES {
             drive(engine, blocked, guard, at, queue, &mut Reach::Number);
-        } else if !watch(engine, queue) {
-            engine.request(number).add(flag::WAITS | flag::BLOCKS);
-            to_helper(engine, &guard, queue, number);
+        } else {
+            watch_or_wait(engine, &guard, queue, number);
         }
     }
 }
