@@ -116,6 +116,32 @@ static void close_while_writing(int flags)
 }
 
 DEFECT(buffered_writes_of_a_closed_descriptor_are_done_or_cancelled, "they end with EBADF") { close_while_writing(0); }
+/*
+ * The first block is cached and the second is not: the call reads the first at once, and the rest finds the descriptor closed. Half
+ * a read would look like the end of the file. Seen to fail with a result of 4096.
+ */
+DEFECT(read_of_a_partly_cached_file_and_a_closed_descriptor_is_whole_or_cancelled, "it ends with EBADF")
+{
+    int keeper = file_of('a', 0);
+    unsigned char *buffer = aligned(2 * BLOCK);
+
+    /* So that the first block's read does not bring the second. */
+    CHECK_EQ(posix_fadvise(keeper, 0, 0, POSIX_FADV_RANDOM), 0);
+    for (int round = 0; round < 200; round++) {
+        int fd = dup(keeper);
+        struct aiocb cb;
+
+        CHECK_EQ(posix_fadvise(keeper, 0, 0, POSIX_FADV_DONTNEED), 0);
+        CHECK_EQ(pread(keeper, buffer, BLOCK, 0), BLOCK);
+        start_read(&cb, fd, buffer, 2 * BLOCK, 0);
+        close(fd);
+        int error = await(&cb);
+
+        CHECK(error == 0 || error == ECANCELED);
+        CHECK_EQ(aio_return(&cb), error == 0 ? 2 * BLOCK : -1);
+    }
+}
+
 DEFECT(direct_writes_of_a_closed_descriptor_are_done_or_cancelled, "they end with EBADF")
 {
     close_while_writing(O_DIRECT);

@@ -118,7 +118,7 @@ fn read(engine: &'static Engine, submission: &Submission) -> Way {
             Err(errno @ (Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::SPIPE)) => {
                 return by_kind(engine, submission, flags, rest, errno);
             }
-            Err(_) if done > 0 => return ended(engine, submission, Ok(done)),
+            Err(errno) if done > 0 && errno != Errno::BADF => return ended(engine, submission, Ok(done)),
             Err(errno) => return ended(engine, submission, Err(errno)),
         }
     }

@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
 use crate::pins::Pins;
-use crate::request::{flag, Request};
+use crate::request::{flag, Operation, Request};
 use crate::sys::files::{transfer, transfer_nowait, Direction};
 
 /// As `transfer_rest`, on the pinned file.
@@ -60,10 +60,13 @@ pub fn transfer_rest(request: &Request, fd: i32) -> Outcome {
     }
 }
 
-/// An error, or the end of the file, after something was transferred counts as success, as in read(2).
+/// An error, or the end of the file, after something was transferred counts as success, as in read(2). But a read whose
+/// descriptor was closed meanwhile is cancelled: part of it would look like the end of the file.
 pub fn finished_with(request: &Request, outcome: Outcome) -> Outcome {
+    let cut_short = outcome == Err(Errno::CANCELED) && request.operation() == Operation::Read;
     match request.done.get() {
         0 => outcome,
+        _ if cut_short => outcome,
         done => Ok(done as usize),
     }
 }

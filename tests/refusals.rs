@@ -11,7 +11,7 @@
 //!
 //! Each test runs the programs that meet what is refused. `AIO_REFUSALS_WHOLE=all cargo test --test refusals -- --nocapture
 //! --test-threads 1` runs every case of every program under each refusal instead, but for those in `UNFIT` and the tests'
-//! own exceptions, and prints how many: some four minutes for each refusal. A rule (`AIO_REFUSALS_WHOLE=preadv2=38`) in the
+//! own exceptions, and prints how many: a minute or two for each refusal. A rule (`AIO_REFUSALS_WHOLE=preadv2=38`) in the
 //! place of "all" leaves out the refusals that do not begin with it.
 
 mod common;
