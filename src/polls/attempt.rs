@@ -51,15 +51,18 @@ impl Reach<'_> {
     }
 }
 
-/// Whether the number still leads to the request's file, and to the end of it that can do what is asked: those of a pipe
-/// have one identity.
+/// Whether the number still leads to the request's file, and to the right end of it.
 pub fn leads_there(request: &Request) -> bool {
+    is_still_open(request) && is_right_end(request, request.fd())
+}
+
+/// Whether `fd`, open on the request's file, can do what is asked: both ends of a pipe have one identity.
+pub fn is_right_end(request: &Request, fd: c_int) -> bool {
     let wrong_end = match request.operation().direction() {
         Some(Direction::Read) => libc::O_WRONLY,
         _ => libc::O_RDONLY,
     };
-    is_still_open(request)
-        && files::status_flags(request.fd()).is_ok_and(|flags| flags & libc::O_ACCMODE != wrong_end)
+    files::status_flags(fd).is_ok_and(|flags| flags & libc::O_ACCMODE != wrong_end)
 }
 
 pub enum Attempt {
@@ -88,6 +91,9 @@ pub fn attempt(request: &Request, fd: Result<c_int, Errno>) -> Attempt {
     }
     loop {
         if request.has(flag::WAITS) {
+            if !is_right_end(request, fd) {
+                return ended(Err(Errno::CANCELED));
+            }
             return ready_to_wait(request, fd, direction);
         }
         let rest = request.rest();

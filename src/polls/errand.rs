@@ -1,5 +1,6 @@
 //! What a helper does for a descriptor that knows no RWF_NOWAIT: terminals, FIFOs with a name.
 
+use super::attempt::is_right_end;
 use super::goes_on;
 use crate::complete::complete;
 use crate::engine::Engine;
@@ -18,6 +19,8 @@ pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: N
     let request = engine.request(number);
     let at = request.poll.get();
     let (outcome, tried) = match pins.pin(engine, request) {
+        // Opened anew, the other end of a pipe would do as well.
+        Ok(fd) if !is_right_end(request, fd) => (Err(Errno::CANCELED), false),
         Ok(fd) => {
             let (outcome, tried) = match try_reopened(request, pins, fd) {
                 Some(tried) => (tried, true),
