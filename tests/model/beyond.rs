@@ -2,6 +2,7 @@
 //! functions are looked up by name, as libc has none of them.
 
 use std::ffi::{c_int, c_void, CStr};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::calls::{self, errno};
@@ -157,6 +158,12 @@ fn counted(world: &World, id: u32) {
     let mut count = 0u64;
     // SAFETY: room for the count.
     if unsafe { libc::read(eventfd_of(id), (&raw mut count).cast(), 8) } == 8 {
-        (0..count).for_each(|_| notice::notified(notice::value_of(id)));
+        for _ in 0..count {
+            if world.plan.aligned() && world.shared.notified(id).load(Ordering::Acquire) != 0 {
+                notice::counted_again(id);
+            } else {
+                notice::notified(notice::value_of(id));
+            }
+        }
     }
 }
