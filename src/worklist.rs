@@ -41,7 +41,8 @@ pub struct Worklist {
     pub at_work: [Cell64; PLACES],
     /// The second, of the monotonic clock, in which so many were at work last that all helpers there are were wanted.
     pub needed: Cell64,
-    /// 1: the system had no thread that would stand by. The completion thread asks for it again.
+    /// 1: the system had no thread that would stand by. Set by helpers; the completion thread, which looks at least once a
+    /// second while something is owed, asks again. Relaxed: it guards nothing. A forked child has an engine of its own.
     pub stand_by_refused: AtomicU32,
     /// 1: a waiter wants to collect its cold reads itself, as soon as the helper that is at them has done its present one.
     pub leave_cold: Cell32,
