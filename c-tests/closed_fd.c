@@ -276,38 +276,59 @@ static void *replace_once_a_round(void *argument)
 }
 
 /*
- * The writing end of a pipe, which never has anything to read, takes the number of the reading end while a read is submitted. Seen
- * to fail, by hanging, without a look at what the kernel was asked to watch.
+ * One end of a pipe takes the number of the other while a transfer through it is submitted that has to wait: what has the
+ * number then will never be ready for it. Seen to fail, by hanging, without a look at what the kernel was asked to watch.
  */
-CASE(read_ends_when_the_other_end_takes_its_number_during_the_call)
+static void transfer_while_the_other_end_takes_its_number(int (*submit)(struct aiocb *))
 {
+    enum { FULL = 4096 };
+    static char bytes[FULL];
+    int is_write = submit == aio_write;
     int ends[2];
     struct replacement replacement = { 0, 0, 0, 0 };
     struct aiocb cb;
-    char byte;
+    char byte = 'x';
 
     CHECK_EQ(pipe(ends), 0);
-    replacement.from = ends[1];
-    replacement.to = dup(ends[0]);
+    CHECK_EQ(fcntl(ends[1], F_SETPIPE_SZ, FULL), FULL);
+    int own = ends[is_write], other = ends[!is_write];
+    replacement.from = other;
+    replacement.to = dup(own);
     CHECK(replacement.to >= 0);
     pthread_t thread = start_thread(replace_once_a_round, &replacement);
     double end = now() + 3;
     for (int round = 1; round <= 20000 && now() < end; round++) {
+        if (is_write)
+            feed(own, bytes, FULL);
         __atomic_store_n(&replacement.begun, round, __ATOMIC_RELEASE);
         prepare(&cb, replacement.to, &byte, 1, 0);
-        int answer = aio_read(&cb);
-        feed(ends[1], "x", 1);
+        int answer = submit(&cb);
+        if (is_write)
+            CHECK_EQ(drain(other, bytes, FULL), FULL);
+        else
+            feed(other, "x", 1);
         int error = answer == 0 ? await(&cb) : errno;
 
         CHECK(error == 0 || error == ECANCELED || error == EBADF);
-        if (error != 0)
+        /* What was written is there, and what was not read still is. */
+        if ((error == 0) == is_write)
             CHECK_EQ(drain(ends[0], &byte, 1), 1);
         while (__atomic_load_n(&replacement.done, __ATOMIC_ACQUIRE) != round)
             sched_yield();
-        CHECK_EQ(dup2(ends[0], replacement.to), replacement.to);
+        CHECK_EQ(dup2(own, replacement.to), replacement.to);
     }
     __atomic_store_n(&replacement.begun, -1, __ATOMIC_RELEASE);
     join_thread(thread);
+}
+
+CASE(read_ends_when_the_other_end_takes_its_number_during_the_call)
+{
+    transfer_while_the_other_end_takes_its_number(aio_read);
+}
+
+CASE(write_ends_when_the_other_end_takes_its_number_during_the_call)
+{
+    transfer_while_the_other_end_takes_its_number(aio_write);
 }
 
 static void read_while_switching(int flags)
