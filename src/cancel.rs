@@ -77,7 +77,7 @@ fn withdraw(engine: &Engine, handle: Handle) -> Answer {
     // Another thread just tries whether the pipe has something, or cancels it: that takes no time, and says which it is.
     while request.is(handle)
         && request.state() == RUNNING
-        && (request.home() == Home::Poll || request.has(flag::CANCELED))
+        && (request.home() == Home::Poll || request.has(flag::CANCELED | flag::TRYING))
     {
         drop(guard);
         std::thread::yield_now();

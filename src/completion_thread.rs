@@ -9,6 +9,7 @@ use crate::lock::Blocked;
 use crate::notify::{self, Notice};
 use crate::polls;
 use crate::reap;
+use crate::stand_in::{is_wanted, stand_in};
 use crate::sys::context::io_pgetevents;
 use crate::sys::threads::{futex_wait, later, now, self_id, thread_id, LIBRARY_THREAD_MASK};
 use crate::threads::{self, Role};
@@ -57,8 +58,13 @@ pub fn run(engine: &'static Engine) {
             };
             let slept = futex_wait(&seat.word, ASLEEP, Some(&limit));
             let idle = slept == Err(Errno::TIMEDOUT) && !retry && !owed;
-            if idle && threads::may_end(engine, Role::Completion) {
-                return;
+            // Not to be found any more by helpers, before another one may come.
+            if idle {
+                engine.completion_thread.store(0, Ordering::Relaxed);
+                if threads::may_end(engine, Role::Completion) {
+                    return;
+                }
+                engine.completion_thread.store(thread_id(), Ordering::Relaxed);
             }
         }
         seat.may_lead.store(0, Ordering::SeqCst);
@@ -92,7 +98,9 @@ fn lead(engine: &'static Engine, blocked: &Blocked, seat: &Waiter, mut retry: bo
 
 /// Does what others left for this thread. False: some of it could not be done yet.
 fn do_chores(engine: &'static Engine, blocked: &Blocked) -> bool {
+    stand_in(engine);
     polls::watch_unwatched(engine, blocked);
+    polls::look_at_watched(engine, blocked);
     let kicked = retry_kick(engine);
     let armed = polls::rearm_watch(engine, blocked);
     let stands_by = helpers::retry_stand_by(engine, blocked);
@@ -105,6 +113,7 @@ fn has_work(engine: &Engine, blocked: &Blocked) -> bool {
     !notify::is_outbox_empty(engine, &guard)
         || polls::has_unwatched(engine, &guard)
         || polls::is_watch_unarmed(engine, &guard)
+        || is_wanted(engine)
 }
 
 /// A leader that could not be woken (`Ring::kick`) is woken as soon as it can be. False: not yet.

@@ -17,8 +17,9 @@ use crate::pins::Pins;
 use crate::polls;
 use crate::pool::Number;
 use crate::request::{flag, number_of, Handle, Operation, Request, BOUNCED, RING, RUNNING, SUBMITTING};
+use crate::stand_in::without_copy;
 use crate::sys::aio_abi::Iocb;
-use crate::sys::files::{self, transfer};
+use crate::sys::files::{self, transfer, FileStatus};
 use crate::threads;
 use crate::wake::{owe_request, settle};
 use crate::worklist;
@@ -97,7 +98,8 @@ fn submit_some<const ROOM: usize>(engine: &Engine, handles: &[Handle]) -> (usize
 fn after_submit(engine: &Engine, handle: Handle, tail: u32) -> bool {
     let request = engine.request(number_of(handle));
     let seen = engine.ring.peek_since(tail, handle);
-    let came_back = seen == Some(-i64::from(libc::EAGAIN));
+    // As `reap::process` knows it.
+    let came_back = [libc::EAGAIN, libc::EOPNOTSUPP].iter().any(|&errno| seen == Some(-i64::from(errno)));
     if came_back && request.has(flag::NOWAIT) {
         let _ = identify(request);
     }
@@ -151,13 +153,28 @@ fn refused(engine: &Engine, handle: Handle, request: &Request, errno: Errno) {
         Errno::AGAIN if !engine.ring.is_empty() => line_up(engine, number, request),
         Errno::AGAIN => errand(engine, &blocked, number),
         Errno::OPNOTSUPP if request.has(flag::NOWAIT) => without_nowait(engine, &blocked, handle),
-        // What pread would say of a directory or of what cannot seek is not what io_submit says.
-        Errno::INVAL | Errno::SPIPE => match files::status(request.fd()).map(|status| status.kind) {
-            Ok(libc::S_IFDIR) => complete(engine, &blocked, number, Err(Errno::ISDIR)),
-            Ok(libc::S_IFREG | libc::S_IFBLK) | Err(_) => complete(engine, &blocked, number, Err(errno)),
-            Ok(_) => take_back(engine, &blocked, number),
-        },
+        Errno::INVAL | Errno::SPIPE => no_file(engine, &blocked, number, request.fd(), errno),
         _ => complete(engine, &blocked, number, Err(errno)),
+    }
+}
+
+/// io_submit does not take what `fd` is open on: a pipe or the like goes on as one, anything else fails as pread would.
+fn no_file(engine: &Engine, blocked: &Blocked, number: Number, fd: i32, errno: Errno) {
+    match files::status(fd) {
+        Ok(FileStatus { kind: libc::S_IFDIR, .. }) => complete(engine, blocked, number, Err(Errno::ISDIR)),
+        Ok(FileStatus { kind: libc::S_IFREG | libc::S_IFBLK, .. }) | Err(_) => {
+            complete(engine, blocked, number, Err(errno));
+        }
+        Ok(FileStatus { kind, identity, .. }) => {
+            let request = engine.request(number);
+            if request.has(flag::IDENTIFIED) && identity != request.identity() {
+                return complete(engine, blocked, number, Err(Errno::CANCELED));
+            }
+            request.remove(flag::NOWAIT);
+            request.identify(identity);
+            request.note_kind(kind);
+            polls::enqueue(engine, blocked, number, false);
+        }
     }
 }
 
@@ -250,7 +267,7 @@ pub fn drain_line(engine: &Engine, blocked: &Blocked, pins: &mut Pins) {
             Ok(fd) => fd,
             Err(errno) => {
                 engine.ring.release(1);
-                complete(engine, blocked, number, Err(errno));
+                complete(engine, blocked, number, without_copy(engine, number, errno));
                 continue;
             }
         };
@@ -277,16 +294,20 @@ fn leave_line(engine: &Engine, blocked: &Blocked, number: Number, request: &Requ
     let Err(errno) = outcome else { return true };
     engine.ring.release(1);
     request.set_state(RUNNING);
-    if errno != Errno::AGAIN {
-        complete(engine, blocked, number, Err(errno.of_accepted()));
-        return true;
-    }
-    if engine.ring.is_empty() {
+    match errno {
+        Errno::AGAIN if !engine.ring.is_empty() => {
+            let guard = engine.lock.lock(blocked);
+            admission::line_up(engine, &guard, number, true);
+            return false;
+        }
         // No completion is to come that would make room: the kernel's memory is used up.
-        errand(engine, blocked, number);
-        return true;
+        Errno::AGAIN => errand(engine, blocked, number),
+        Errno::OPNOTSUPP if request.has(flag::NOWAIT) => {
+            request.remove(flag::NOWAIT);
+            errand(engine, blocked, number);
+        }
+        Errno::INVAL | Errno::SPIPE => no_file(engine, blocked, number, fd, errno),
+        _ => complete(engine, blocked, number, Err(errno.of_accepted())),
     }
-    let guard = engine.lock.lock(blocked);
-    admission::line_up(engine, &guard, number, true);
-    false
+    true
 }

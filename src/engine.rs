@@ -58,6 +58,7 @@ use crate::polls::PollTable;
 use crate::pool::Pool;
 use crate::request::{List, Request};
 use crate::ring::Ring;
+use crate::stand_in::StandIn;
 use crate::vectors::Copies;
 use crate::wake::{Batch, Waiter};
 use crate::worklist::Worklist;
@@ -118,6 +119,8 @@ pub struct Engine {
     pub outbox: Outbox,
     /// Locked by library threads only.
     pub callbacks: CallbackPool,
+    /// Between helpers and the completion thread.
+    pub stand_in: StandIn,
 }
 
 impl Engine {
@@ -156,6 +159,7 @@ impl Engine {
             work: Worklist::new(most_helpers),
             outbox: Outbox::default(),
             callbacks: CallbackPool::default(),
+            stand_in: StandIn::default(),
         }
     }
 

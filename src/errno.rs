@@ -16,6 +16,7 @@ impl Errno {
     pub const OPNOTSUPP: Errno = Errno(libc::EOPNOTSUPP);
     pub const PERM: Errno = Errno(libc::EPERM);
     pub const SPIPE: Errno = Errno(libc::ESPIPE);
+    pub const SRCH: Errno = Errno(libc::ESRCH);
     pub const TIMEDOUT: Errno = Errno(libc::ETIMEDOUT);
 
     /// As the error of a request that was accepted: its descriptor was open then, so that EBADF says that it was closed

@@ -41,10 +41,11 @@ use crate::pins::Pins;
 use crate::polls;
 use crate::pool::Number;
 use crate::request::{Operation, RUNNING};
+use crate::stand_in::without_copy;
 use crate::sys::files::{lock_pages, synchronise};
 use crate::sys::threads::{self, futex_wait, later};
 use crate::threads::{may_end, start_helper, Role, IDLE};
-use crate::transfers::{finished_with, transfer_pinned, transfer_ready, transfer_rest};
+use crate::transfers::{transfer_pinned, transfer_ready, transfer_rest};
 use crate::wake::wake_named;
 use crate::worklist::{
     call_any_helper, leave_file, Heads, Job, Worklist, AT_WORK, CALLED, LINGERING, SLEEPING, STANDING_BY,
@@ -237,7 +238,7 @@ fn run_writes(engine: &Engine, blocked: &Blocked, pins: &mut Pins, file_number: 
         let last = file.queue.is_empty();
         engine.work.finished.set(engine.work.finished.get().wrapping_add(1));
         drop(guard);
-        let outcome = transfer_pinned(engine, request, pins);
+        let outcome = transfer_pinned(engine, number, pins);
         let waiter = complete_quietly(engine, blocked, number, outcome);
         if waiter != 0 && waiter != to_wake {
             wake_named(engine, to_wake);
@@ -270,7 +271,7 @@ fn run_cold(engine: &Engine, blocked: &Blocked, pins: &mut Pins, first: Number) 
             Some(outcome) => outcome,
             None => {
                 wake_named(engine, core::mem::take(&mut to_wake));
-                transfer_pinned(engine, request, pins)
+                transfer_pinned(engine, number, pins)
             }
         };
         let waiter = complete_quietly(engine, blocked, number, outcome);
@@ -304,7 +305,7 @@ fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: Numbe
     }
     let fd = match pins.pin(engine, request) {
         Ok(fd) => fd,
-        Err(errno) => return complete(engine, blocked, number, finished_with(request, Err(errno))),
+        Err(errno) => return complete(engine, blocked, number, without_copy(engine, number, errno)),
     };
     if request.operation().direction().is_none() {
         return match direct::submit_waiting(engine, number, request, fd) {

@@ -63,6 +63,7 @@ mod reap;
 pub mod request;
 mod ring;
 mod settings;
+mod stand_in;
 mod submission;
 mod submit;
 pub mod sys;

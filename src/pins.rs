@@ -27,6 +27,21 @@ pub const NO_OWN_TABLES: u32 = 2;
 /// Transfers of more bytes take long enough that somebody notices.
 const LONG: usize = 1 << 20;
 
+/// Looks, with a rest after each, at who is the completion thread: there is one, or it is just starting.
+const LOOKS: usize = 10_000;
+
+/// The thread by which the program's table is reached: one of the library's own that shares it.
+fn completion_thread(engine: &Engine) -> c_int {
+    for _ in 0..LOOKS {
+        let thread = engine.completion_thread.load(Ordering::Relaxed);
+        if thread != 0 {
+            return thread as c_int;
+        }
+        std::thread::yield_now();
+    }
+    0
+}
+
 /// A helper thread's hold on files: at most one, kept while work on it goes on.
 pub struct Pins {
     /// By which the program's table is reached; `None`: this thread shares it.
@@ -47,7 +62,7 @@ impl Pins {
     /// For the calling thread, a new helper: a table of its own, if it may have one. The first helper is a thread of
     /// the program's table and finds out; later ones may come from a helper, whose table is not the program's.
     pub fn new(engine: &Engine) -> Pins {
-        let thread = engine.completion_thread.load(Ordering::Relaxed) as c_int;
+        let thread = completion_thread(engine);
         if engine.own_tables.load(Ordering::Relaxed) == UNKNOWN {
             let may = tables::may_copy_descriptors(thread) && tables::leave_shared_table().is_ok();
             engine.own_tables.store(if may { OWN_TABLES } else { NO_OWN_TABLES }, Ordering::Relaxed);
@@ -64,7 +79,8 @@ impl Pins {
         self.table.is_some()
     }
 
-    /// A descriptor for this thread to use, open on the request's file. ECANCELED: the request's own was closed.
+    /// A descriptor for this thread to use, open on the request's file. ECANCELED: the request's own was closed. Any other
+    /// error: no copy is to be had; the number itself still leads there, in the program's table.
     pub fn pin(&mut self, engine: &Engine, request: &Request) -> Result<c_int, Errno> {
         if request.rest().bytes > LONG {
             // We were perhaps woken on the submitter's processor, in its place: its call must return first, not
@@ -73,13 +89,18 @@ impl Pins {
         }
         let (fd, identity) = (request.fd(), request.identity());
         if let Some(held) = self.held {
-            if held.fd == fd && held.identity == identity {
+            // Closed and opened anew meanwhile it may be one for other transfers: at other places, or ways.
+            let thread = engine.completion_thread.load(Ordering::Relaxed) as c_int;
+            if held.fd == fd
+                && held.identity == identity
+                && tables::is_same_description(held.copy, thread, fd)
+            {
                 return Ok(held.copy);
             }
         }
         self.release();
         let copy = match self.table {
-            Some(table) => self.copy(engine, table, fd).map_err(|_| Errno::CANCELED)?,
+            Some(table) => self.copy(engine, table, fd).map_err(Errno::of_accepted)?,
             None => fd,
         };
         let right = files::status(copy).is_ok_and(|status| status.identity == identity);
@@ -97,16 +118,23 @@ impl Pins {
         }
     }
 
-    fn copy(&mut self, engine: &Engine, table: c_int, fd: c_int) -> Result<c_int, Errno> {
-        let copied = tables::copy_descriptor(table, fd);
-        if table >= 0 && copied != Err(Errno(libc::ESRCH)) {
-            return copied;
+    /// A copy of the program's `fd`. EBADF: it is closed. ESRCH: its table cannot be reached.
+    fn copy(&mut self, engine: &Engine, mut table: c_int, fd: c_int) -> Result<c_int, Errno> {
+        for _ in 0..LOOKS {
+            match tables::copy_descriptor(table, fd) {
+                Err(Errno::BADF) if table >= 0 => {
+                    let reached = tables::reaches_table_of(completion_thread(engine));
+                    return Err(if reached { Errno::BADF } else { Errno::SRCH });
+                }
+                Err(Errno::SRCH | Errno::BADF) => {}
+                copied => return copied,
+            }
+            // The thread by which the table was reached has ended: another has its part now.
+            files::close(table);
+            table = tables::open_process(completion_thread(engine)).unwrap_or(-1);
+            self.table = Some(table);
         }
-        // The thread by which the program's table was reached has ended: another has its part now.
-        files::close(table);
-        let table = tables::open_process(engine.completion_thread.load(Ordering::Relaxed) as c_int)?;
-        self.table = Some(table);
-        tables::copy_descriptor(table, fd)
+        Err(Errno::SRCH)
     }
 
     /// Lets go of what is held: it must not keep a file open that nobody works on.

@@ -21,7 +21,7 @@ mod watch;
 
 pub use errand::run_errand;
 pub use lines::{drive_ready, has_ready, has_unwatched, watch_unwatched};
-pub use watch::{is_watch_unarmed, rearm_watch, watch_event};
+pub use watch::{is_watch_unarmed, look_at_watched, rearm_watch, watch_event};
 
 use crate::complete::complete;
 use crate::engine::Engine;
@@ -114,6 +114,9 @@ pub struct PollTable {
     watch: Cell32,
     watch_armed: Cell32,
     watched: Cell32,
+    /// The second in which `look_at_watched` looked last, and the queue that is next.
+    looked: Cell64,
+    look_next: Cell32,
     /// For helpers to go on with.
     ready: Line,
     /// For the completion thread to watch: helpers with a descriptor table of their own have no epoll instance.
@@ -140,6 +143,8 @@ impl Default for PollTable {
             watch: Cell32::default(),
             watch_armed: Cell32::default(),
             watched: Cell32::default(),
+            looked: Cell64::default(),
+            look_next: Cell32::default(),
             ready: Line::default(),
             unwatched: Line::default(),
         }
@@ -234,6 +239,10 @@ pub fn enqueue(engine: &Engine, blocked: &Blocked, number: Number, submitting: b
     request.set_state(HELD);
     queue.waiting.push_back(&engine.requests, number, Home::Poll);
     if queue.busy.get() != 0 || queue.armed.get() != 0 {
+        // The descriptor that is watched may have been closed, and nobody would be told any more.
+        if blocked.sees_descriptors() {
+            watch::watch_again(engine, queue);
+        }
         return true;
     }
     if submitting {
@@ -268,14 +277,14 @@ fn drive<'a>(
         queue.busy.set(1);
         request.set_state(RUNNING);
         drop(guard);
-        let fd = by.descriptor(engine, request);
+        let (fd, done) = (by.descriptor(engine, request), request.done.get());
         let attempt = match fd {
             // The process may have no more descriptors, not even in a helper's own table: by the number, then.
             Err(errno) if errno != Errno::CANCELED => {
                 engine.own_tables.store(NO_OWN_TABLES, Ordering::Relaxed);
                 Attempt::NothingYet
             }
-            fd => attempt(request, fd),
+            fd => attempt(request, fd, by.is_by_number()),
         };
         guard = engine.lock.lock(blocked);
         match attempt {
@@ -295,6 +304,9 @@ fn drive<'a>(
             Attempt::NothingYet => {
                 request.set_state(HELD);
                 queue.busy.set(0);
+                if request.done.get() != done {
+                    queue.futile.set(0);
+                }
                 if queue.futile.get() > FUTILE {
                     queue.futile.set(0);
                     request.add(flag::WAITS | flag::BLOCKS);
@@ -321,6 +333,7 @@ fn drive<'a>(
 /// Has the epoll instance watch the queue's number, if that still leads to the request's file. In the program's table.
 fn watch_or_wait(engine: &Engine, guard: &Guard, queue: &Queue, number: Number) {
     let request = engine.request(number);
+    queue.fd.set(request.fd.get());
     if watch::watch(engine, queue) && leads_there(request) {
         return;
     }
@@ -330,11 +343,13 @@ fn watch_or_wait(engine: &Engine, guard: &Guard, queue: &Queue, number: Number) 
     to_helper(engine, guard, queue, number);
 }
 
-/// A helper waits in the transfer; until it is done the queue stays busy, so that nobody overtakes.
+/// A helper transfers, and may wait in that; until it is done the queue stays busy, so that nobody overtakes.
 fn to_helper(engine: &Engine, guard: &Guard, queue: &Queue, number: Number) {
     queue.busy.set(1);
     queue.waiting.remove(&engine.requests, number);
     engine.request(number).add(flag::OFF_RING);
+    // Until it is about to wait: `errand`.
+    engine.request(number).add(flag::TRYING);
     worklist::push_errand(engine, guard, number);
 }
 
@@ -425,18 +440,24 @@ fn go_on(engine: &Engine, blocked: &Blocked, guard: Guard, at: Number, queue: &Q
     }
 }
 
-/// Takes a cancelled request out; an idle descriptor is not watched (and held open) for nobody.
-pub fn withdraw(engine: &Engine, _: &Guard, number: Number) {
+/// Takes a cancelled request out; a descriptor is not watched (and held open) for nobody.
+pub fn withdraw(engine: &Engine, guard: &Guard, number: Number) {
     let at = engine.request(number).poll.get();
     let Some(queue) = engine.polls.queues.get(at) else {
         return;
     };
     queue.waiting.remove(&engine.requests, number);
-    if !queue.waiting.is_empty() || queue.busy.get() != 0 {
+    let next = engine.request(queue.waiting.first());
+    // The others may have come by the same descriptor.
+    if queue.busy.get() != 0 || !queue.waiting.is_empty() && next.fd.get() == queue.fd.get() {
         return;
     }
     disarm(engine, queue);
-    engine.polls.forget_if_idle(at, queue);
+    if queue.waiting.is_empty() {
+        engine.polls.forget_if_idle(at, queue);
+    } else if queue.armed.get() == 0 {
+        give_to_helpers(engine, guard, at, queue);
+    }
 }
 
 /// Nobody is to be told any more when the queue's descriptor is ready.

@@ -80,6 +80,10 @@ pub mod flag {
     pub const NO_LIMIT: u32 = 1 << 14;
     /// aio_cancel took it out of its list, and ends it.
     pub const CANCELED: u32 = 1 << 15;
+    /// A helper just tries it, without waiting.
+    pub const TRYING: u32 = 1 << 16;
+    /// A helper could have no copy of its descriptor.
+    pub const NO_COPY: u32 = 1 << 17;
     /// A helper tried it once, on a descriptor that knows no RWF_NOWAIT.
     pub const TRIED: u32 = 1 << 9;
     /// A pipe or socket, which its inode tells from all others.

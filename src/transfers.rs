@@ -3,14 +3,17 @@
 use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
 use crate::pins::Pins;
+use crate::pool::Number;
 use crate::request::{flag, Operation, Request};
+use crate::stand_in::without_copy;
 use crate::sys::files::{transfer, transfer_nowait, Direction};
 
 /// As `transfer_rest`, on the pinned file.
-pub fn transfer_pinned(engine: &Engine, request: &Request, pins: &mut Pins) -> Outcome {
+pub fn transfer_pinned(engine: &Engine, number: Number, pins: &mut Pins) -> Outcome {
+    let request = engine.request(number);
     match pins.pin(engine, request) {
         Ok(fd) => transfer_rest(request, fd),
-        Err(errno) => finished_with(request, Err(errno)),
+        Err(errno) => without_copy(engine, number, errno),
     }
 }
 
@@ -18,7 +21,8 @@ pub fn transfer_pinned(engine: &Engine, request: &Request, pins: &mut Pins) -> O
 pub fn transfer_ready(engine: &Engine, request: &Request, pins: &mut Pins) -> Option<Outcome> {
     let fd = match pins.pin(engine, request) {
         Ok(fd) => fd,
-        Err(errno) => return Some(finished_with(request, Err(errno))),
+        Err(Errno::CANCELED) => return Some(finished_with(request, Err(Errno::CANCELED))),
+        Err(_) => return None,
     };
     transfer_if_ready(request, fd)
 }

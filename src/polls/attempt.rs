@@ -37,6 +37,10 @@ impl Reach<'_> {
         }
     }
 
+    pub fn is_by_number(&self) -> bool {
+        !matches!(self, Reach::Copy(_))
+    }
+
     /// A descriptor of the calling thread, open on the request's file. ECANCELED: the request's own was closed.
     pub fn descriptor(&mut self, engine: &Engine, request: &Request) -> Result<c_int, Errno> {
         match self {
@@ -71,7 +75,8 @@ pub enum Attempt {
     MustWait,
 }
 
-pub fn attempt(request: &Request, fd: Result<c_int, Errno>) -> Attempt {
+/// `by_number`: `fd` is the program's own number, which may lead elsewhere after each transfer.
+pub fn attempt(request: &Request, fd: Result<c_int, Errno>, by_number: bool) -> Attempt {
     let ended = |outcome| match (outcome, request.done.get()) {
         (Err(_), done) if done > 0 => Attempt::Ended(Ok(done as usize)),
         (outcome, _) => Attempt::Ended(outcome),
@@ -87,7 +92,12 @@ pub fn attempt(request: &Request, fd: Result<c_int, Errno>) -> Attempt {
         return Attempt::MustWait;
     }
     if direction == Direction::Write && request.bytes() == 0 {
-        return ended(files::send_empty(fd).or(Ok(0)));
+        return match files::send_empty(fd) {
+            Err(Errno::AGAIN) if !request.has(flag::NONBLOCK) => Attempt::NothingYet,
+            // No socket: there a write of nothing is nothing.
+            Err(Errno(libc::ENOTSOCK)) => ended(Ok(0)),
+            sent => ended(sent.map_err(Errno::of_accepted)),
+        };
     }
     loop {
         if request.has(flag::WAITS) {
@@ -106,6 +116,9 @@ pub fn attempt(request: &Request, fd: Result<c_int, Errno>) -> Attempt {
                 let whole = stream_read || count == rest.bytes || count == 0;
                 if whole || request.has(flag::NONBLOCK) {
                     return ended(Ok(request.done.get() as usize));
+                }
+                if by_number {
+                    return Attempt::NothingYet;
                 }
             }
             Err(Errno::SPIPE) if !request.has(flag::STREAM) => request.add(flag::STREAM),

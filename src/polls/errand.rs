@@ -1,7 +1,7 @@
 //! What a helper does for a descriptor that knows no RWF_NOWAIT: terminals, FIFOs with a name.
 
 use super::attempt::is_right_end;
-use super::goes_on;
+use super::{events_of, goes_on};
 use crate::complete::complete;
 use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
@@ -9,6 +9,7 @@ use crate::lock::Blocked;
 use crate::pins::Pins;
 use crate::pool::Number;
 use crate::request::{flag, Home, Operation, Request, HELD};
+use crate::stand_in::without_copy;
 use crate::sys::files::{self, Direction, STREAM};
 use crate::transfers::transfer_rest;
 
@@ -24,7 +25,11 @@ pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: N
         Ok(fd) => {
             let (outcome, tried) = match try_reopened(request, pins, fd) {
                 Some(tried) => (tried, true),
-                None => (transfer_rest(request, fd), false),
+                None if must_wait(request, fd) => (Err(Errno::AGAIN), true),
+                None => {
+                    request.remove(flag::TRYING);
+                    (transfer_rest(request, fd), false)
+                }
             };
             // A read that waited when the terminal hung up fails with EIO; ours came to it just afterwards.
             let hung_up = outcome == Ok(0)
@@ -32,6 +37,15 @@ pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: N
                 && request.operation() == Operation::Read
                 && files::poll_now(fd, libc::POLLIN) & libc::POLLERR != 0;
             (if hung_up { Err(Errno::IO) } else { outcome }, tried)
+        }
+        // The completion thread stands in once poll says so: it must not wait for what may never come.
+        Err(errno) if errno != Errno::CANCELED && !request.has(flag::BLOCKS) => {
+            if request.has(flag::NO_COPY) {
+                (without_copy(engine, number, errno), false)
+            } else {
+                request.add(flag::NO_COPY);
+                (Err(Errno::AGAIN), true)
+            }
         }
         Err(errno) => (Err(errno), false),
     };
@@ -44,6 +58,7 @@ pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: N
         // Back to the head of its queue, until poll says that there is more.
         let guard = engine.lock.lock(blocked);
         request.remove(flag::OFF_RING);
+        request.remove(flag::TRYING);
         request.set_state(HELD);
         queue.waiting.push_front(&engine.requests, number, Home::Poll);
         drop(guard);
@@ -55,6 +70,12 @@ pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: N
     };
     complete(engine, blocked, number, outcome);
     goes_on(engine, blocked, at);
+}
+
+/// Whether a transfer through `fd` itself would wait, and poll can tell when it would not.
+fn must_wait(request: &Request, fd: i32) -> bool {
+    let events = request.operation().direction().map_or(0, events_of);
+    !request.has(flag::BLOCKS) && files::poll_now(fd, events) == 0
 }
 
 /// `None`: no second description is to be had. EAGAIN: nothing (more) for now.

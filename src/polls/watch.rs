@@ -1,5 +1,7 @@
 //! The epoll instance: for queues that find no place in the ring, and for what IOCB_CMD_POLL refuses.
 
+use super::attempt::leads_there;
+use super::lines::give_to_helpers;
 use super::{
     bucket_of, direction_of, events_of, goes_on, PollTable, Queue, ARMED_BY_WATCH, BUCKETS, WATCH_EVENT,
 };
@@ -8,6 +10,7 @@ use crate::errno::Errno;
 use crate::lock::{Blocked, Guard};
 use crate::sys::aio_abi::{cmd, Iocb};
 use crate::sys::files;
+use crate::sys::threads::now;
 use crate::wake::{wake, COMPLETION_THREAD};
 
 /// What the instance is to watch a descriptor for: both directions have a queue, perhaps.
@@ -40,9 +43,15 @@ fn tell(polls: &PollTable, queue: &Queue) -> Result<(), Errno> {
 pub(super) fn watch(engine: &Engine, queue: &Queue) -> bool {
     let polls = &engine.polls;
     queue.armed.set(ARMED_BY_WATCH);
-    // A program that closes what it does not know may have closed our instance: make another.
-    let watched =
-        polls.watch.get() != 0 && tell(polls, queue).is_ok() || renew(polls) && tell(polls, queue).is_ok();
+    let watched = match tell(polls, queue) {
+        Ok(()) => true,
+        // The instance, or the descriptor, is closed, or another's. A program that closes what it does not know may have closed our
+        // instance: make another, for a descriptor that is there.
+        Err(Errno::BADF | Errno::INVAL) => {
+            files::status_flags(queue.fd.get() as i32).is_ok() && renew(polls) && tell(polls, queue).is_ok()
+        }
+        Err(_) => false,
+    };
     if !watched {
         queue.armed.set(0);
         return false;
@@ -57,6 +66,43 @@ pub(super) fn unwatch(engine: &Engine, queue: &Queue) {
     queue.armed.set(0);
     engine.polls.watched.set(engine.polls.watched.get() - 1);
     let _ = tell(&engine.polls, queue);
+}
+
+/// For a queue that waits, with the program's descriptors in sight: its number may lead to another descriptor of the same
+/// file than the one that is watched, which is closed.
+pub(super) fn watch_again(engine: &Engine, queue: &Queue) {
+    if queue.armed.get() == ARMED_BY_WATCH {
+        let _ = tell(&engine.polls, queue);
+    }
+}
+
+/// Queues that are looked at in one second at the most.
+const LOOKS: u32 = 256;
+
+/// For the completion thread, which looks at least once a second while something is owed: a descriptor that is closed is
+/// not watched any more, and its requests are to be cancelled.
+pub fn look_at_watched(engine: &Engine, blocked: &Blocked) {
+    let polls = &engine.polls;
+    let guard = engine.lock.lock(blocked);
+    let (second, used) = (now().tv_sec as u64, polls.queues.used());
+    if polls.watched.get() == 0 || polls.looked.get() == second {
+        return;
+    }
+    polls.looked.set(second);
+    for _ in 0..LOOKS.min(used) {
+        let at = polls.look_next.get() % used + 1;
+        polls.look_next.set(at);
+        let Some(queue) = polls.queues.get(at) else { continue };
+        if queue.armed.get() != ARMED_BY_WATCH {
+            continue;
+        }
+        if leads_there(engine.request(queue.waiting.first())) {
+            watch_again(engine, queue);
+        } else {
+            unwatch(engine, queue);
+            give_to_helpers(engine, &guard, at, queue);
+        }
+    }
 }
 
 /// A new instance, which watches all that the old one did.

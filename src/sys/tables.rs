@@ -3,6 +3,7 @@
 use super::files::close;
 use super::raw::syscall;
 use crate::errno::Errno;
+use core::sync::atomic::{AtomicBool, Ordering};
 use libc::c_int;
 
 /// `SYS_pidfd_open`, `SYS_pidfd_getfd`, `SYS_close_range`: the same numbers on every architecture.
@@ -13,18 +14,27 @@ const CLOSE_RANGE: libc::c_long = 436;
 const PIDFD_THREAD: usize = libc::O_EXCL as usize;
 const CLOSE_RANGE_UNSHARE: usize = 1 << 1;
 
+/// The kernel is older than PIDFD_THREAD.
+static FIRST_THREADS_ONLY: AtomicBool = AtomicBool::new(false);
+
 /// `pidfd_open(2)`: this process through its thread `thread`, which lives though the first thread may
-/// have ended; before Linux 6.9 through the first thread.
+/// have ended; before Linux 6.9 through the first thread. ESRCH: `thread` has ended.
 pub fn open_process(thread: c_int) -> Result<c_int, Errno> {
+    if thread == 0 {
+        return Err(Errno::SRCH);
+    }
     // SAFETY: no pointer is passed.
     let by_thread = unsafe { syscall(PIDFD_OPEN, [thread as usize, PIDFD_THREAD, 0, 0, 0, 0]) };
-    let opened = by_thread.or_else(|_| {
-        // SAFETY: getpid touches nothing; no pointer is passed.
-        unsafe {
-            let pid = syscall(libc::SYS_getpid, [0; 6])?;
-            syscall(PIDFD_OPEN, [pid, 0, 0, 0, 0, 0])
+    let opened = match by_thread {
+        Err(Errno::INVAL) => {
+            FIRST_THREADS_ONLY.store(true, Ordering::Relaxed);
+            // SAFETY: getpid touches nothing; no pointer is passed.
+            unsafe {
+                syscall(libc::SYS_getpid, [0; 6]).and_then(|pid| syscall(PIDFD_OPEN, [pid, 0, 0, 0, 0, 0]))
+            }
         }
-    });
+        by_thread => by_thread,
+    };
     opened.map(|fd| fd as c_int)
 }
 
@@ -32,6 +42,33 @@ pub fn open_process(thread: c_int) -> Result<c_int, Errno> {
 pub fn copy_descriptor(process: c_int, fd: c_int) -> Result<c_int, Errno> {
     // SAFETY: no pointer is passed.
     unsafe { syscall(PIDFD_GETFD, [process as usize, fd as usize, 0, 0, 0, 0]) }.map(|fd| fd as c_int)
+}
+
+/// `kcmp(2)`, KCMP_FILE: whether `fd` of the calling thread's table and `other` of `thread`'s are one open file
+/// description. False also where the kernel does not say.
+pub fn is_same_description(fd: c_int, thread: c_int, other: c_int) -> bool {
+    const KCMP_FILE: usize = 0;
+    // SAFETY: no pointer is passed.
+    let compared = unsafe {
+        let own = syscall(libc::SYS_gettid, [0; 6]).unwrap_or(0);
+        syscall(libc::SYS_kcmp, [own, thread as usize, KCMP_FILE, fd as usize, other as usize, 0])
+    };
+    compared == Ok(0)
+}
+
+/// Whether what `open_process` answered leads to the table of `thread`, which shares the program's. Before Linux 6.9 it
+/// does not when the first thread has ended, and pidfd_getfd says EBADF of all there is.
+pub fn reaches_table_of(thread: c_int) -> bool {
+    const KCMP_FILES: usize = 2;
+    if !FIRST_THREADS_ONLY.load(Ordering::Relaxed) {
+        return true;
+    }
+    // SAFETY: no pointer is passed.
+    let compared = unsafe {
+        let first = syscall(libc::SYS_getpid, [0; 6]).unwrap_or(0);
+        syscall(libc::SYS_kcmp, [thread as usize, first, KCMP_FILES, 0, 0, 0])
+    };
+    compared == Ok(0)
 }
 
 /// Whether the kernel lets a thread of this process copy its descriptors. Asked before the shared table is left
