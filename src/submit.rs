@@ -303,6 +303,11 @@ fn copy(submission: &Submission, direction: Direction) -> Outcome {
 }
 
 fn sync(engine: &'static Engine, submission: &Submission) -> Result<(), Errno> {
+    let fd = submission.aiocb.fildes();
+    if files::status_flags(fd).is_ok_and(|flags| flags & libc::O_PATH != 0) {
+        // Later EBADF would mean that it was closed since.
+        return ended(engine, submission, Err(Errno::BADF)).map(|_| ());
+    }
     let (handle, request) = new_request(engine, submission, 0, submission.buffer)?;
     let number = number_of(handle);
     let blocked = Blocked::new();
