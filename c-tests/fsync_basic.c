@@ -98,6 +98,12 @@ CASE(what_cannot_be_synchronized_ends_with_EINVAL)
     show("/dev/null", open("/dev/null", O_RDWR));
 }
 
+/* Seen to fail with ECANCELED, which is for what was closed after the call. */
+CASE(a_descriptor_for_a_path_only_ends_with_EBADF)
+{
+    show("O_PATH", open(test_directory(), O_PATH | O_DIRECTORY));
+}
+
 static volatile sig_atomic_t signals_seen;
 
 static void count_signal(int signo, siginfo_t *info, void *context)

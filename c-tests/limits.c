@@ -8,6 +8,7 @@
  */
 #include "children.h"
 #include "resources.h"
+#include <sys/mman.h>
 
 enum { SIZE = 4096, DEPTH = 64 };
 
@@ -420,6 +421,48 @@ static void fill_the_queue(void *unused)
 DEFECT(a_signal_waits_for_a_place_in_the_queue, "the signal is lost, and the result with it")
 {
     in_child(fill_the_queue, NULL);
+}
+
+/*
+ * Neither a place in the queue nor a thread that would wait for one: a write that is done must not be called refused, or it
+ * is made again. Seen to fail on a library that looks for the thread when the write is done: -1 with EAGAIN.
+ */
+static void append_without_a_place(void *unused)
+{
+    int log = memfd_create("log", 0), told = 0;
+    struct aiocb cb;
+    siginfo_t info;
+
+    (void)unused;
+    open_all();
+    CHECK(log >= 0);
+    CHECK_EQ(fcntl(log, F_SETFL, O_APPEND), 0);
+    block_signal(SIGRTMIN);
+    limit(RLIMIT_SIGPENDING, 0);
+    become_nobody();
+    limit(RLIMIT_NPROC, 0);
+    for (int i = 1; i <= 3; i++) {
+        prepare(&cb, log, "record\n", 7, 0);
+        cb.aio_sigevent.sigev_notify = SIGEV_SIGNAL;
+        cb.aio_sigevent.sigev_signo = SIGRTMIN;
+        CHECK_EQ(aio_write(&cb), 0);
+        CHECK_EQ(finish(&cb), 7);
+        CHECK_EQ(lseek(log, 0, SEEK_END), 7 * i);
+    }
+    /* The next request that has a thread brings what is owed. */
+    limit(RLIMIT_SIGPENDING, 10);
+    limit(RLIMIT_NPROC, 10000);
+    CHECK_EQ(read_now(direct, memory, SIZE, 0), SIZE);
+    while (told < 3 && take_signal(SIGRTMIN, &info, 5000))
+        told++;
+    CHECK_EQ(told, 3);
+}
+
+DIFFERS(a_write_that_cannot_be_notified_yet_is_done_once, "libc has no thread for it, and refuses it")
+{
+    if (geteuid() != 0)
+        SKIP("needs root");
+    in_child(append_without_a_place, NULL);
 }
 
 /* ---- Many processes ------------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
  * Seen to fail: an_interrupted_wait_leaves_the_stack_alone on libc's implementation, and on a library that never says EINTR.
  */
 #include "check.h"
+#include <sys/mman.h>
 
 static struct aiocb requests[2];
 static struct aiocb *list[2];
@@ -136,4 +137,47 @@ CASE(many_threads_wait_for_lists)
     }
     for (int i = 0; i < 8; i++)
         join_thread(threads[i]);
+}
+
+static void unmap_the_request(union sigval value)
+{
+    CHECK_EQ(munmap(value.sival_ptr, sizeof(struct aiocb)), 0);
+}
+
+static void *feed_the_pipe_later(void *end)
+{
+    nap(100);
+    CHECK_EQ(write(*(int *)end, "p", 1), 1);
+    return NULL;
+}
+
+/*
+ * Complete, an element is the program's again: its callback may free it while the list goes on. Seen to fail, by a segmentation
+ * fault, with a wait that goes through its list to see what is left.
+ */
+CASE(an_element_is_freed_while_the_list_is_waited_for)
+{
+    char bytes[2] = "", byte = 0;
+    int fd = temporary_file(0);
+    int ends[2];
+
+    CHECK_EQ(pwrite(fd, "f", 1, 0), 1);
+    CHECK_EQ(pipe(ends), 0);
+    struct aiocb *freed[2];
+    for (int i = 0; i < 2; i++) {
+        freed[i] = mmap(NULL, sizeof *freed[i], PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        CHECK(freed[i] != MAP_FAILED);
+        prepare(freed[i], fd, &bytes[i], 1, i);
+        freed[i]->aio_lio_opcode = i == 0 ? LIO_READ : LIO_WRITE;
+        freed[i]->aio_sigevent.sigev_notify = SIGEV_THREAD;
+        freed[i]->aio_sigevent.sigev_notify_function = unmap_the_request;
+        freed[i]->aio_sigevent.sigev_value.sival_ptr = freed[i];
+    }
+    element(0, LIO_READ, ends[0], &byte, 1, 0);
+    struct aiocb *all[3] = { freed[0], list[0], freed[1] };
+    pthread_t thread = start_thread(feed_the_pipe_later, &ends[1]);
+    CHECK_EQ(lio_listio(LIO_WAIT, all, 3, NULL), 0);
+    CHECK_EQ(bytes[0], 'f');
+    CHECK_EQ(byte, 'p');
+    join_thread(thread);
 }

@@ -23,7 +23,7 @@ pub enum Answer {
     AllDone = 2,
 }
 
-/// Cancels one request. EINVAL: another descriptor's, or in progress but not known here.
+/// Cancels one request. EINVAL: another descriptor's, or in progress but not known here. A parent's, in its child, is over.
 pub fn cancel_one(engine: &Engine, fd: c_int, aiocb: AiocbRef) -> Result<Answer, Errno> {
     if aiocb.fildes() != fd {
         return Err(Errno::INVAL);
@@ -32,7 +32,7 @@ pub fn cancel_one(engine: &Engine, fd: c_int, aiocb: AiocbRef) -> Result<Answer,
     if aiocb.in_progress() {
         told::see(engine, aiocb);
     }
-    if !aiocb.in_progress() {
+    if !aiocb.in_progress() || aiocb.epoch() != engine.epoch {
         return Ok(Answer::AllDone);
     }
     match find(&engine.requests, aiocb) {

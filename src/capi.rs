@@ -259,7 +259,7 @@ pub unsafe extern "C" fn aio_suspend(
     match decided() {
         Some(Service::Engine(engine)) => {
             // SAFETY: this function's own contract.
-            let goal = unsafe { Goal::new(list, nent as usize, 0) };
+            let goal = unsafe { Goal::one_of(list, nent as usize) };
             let deadline = timeout.map(deadline_in);
             answer(suspend(engine, goal, deadline.as_ref()))
         }

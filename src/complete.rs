@@ -65,6 +65,9 @@ pub fn release(engine: &Engine, blocked: &Blocked, first: Number) {
 fn end(engine: &Engine, blocked: &Blocked, number: Number, outcome: Outcome) -> u32 {
     let request = engine.request(number);
     let batch = request.batch.get();
+    if batch != 0 {
+        engine.leave_ring(request);
+    }
     let flags = request.flags.get();
     // SAFETY: the request is not complete until the next line.
     let aiocb = unsafe { AiocbRef::from_address(request.aiocb_address()) };

@@ -56,7 +56,7 @@ use crate::notify::Outbox;
 use crate::order::FileTable;
 use crate::polls::PollTable;
 use crate::pool::Pool;
-use crate::request::{List, Request};
+use crate::request::{flag, List, Request};
 use crate::ring::Ring;
 use crate::stand_in::StandIn;
 use crate::vectors::Copies;
@@ -187,6 +187,26 @@ impl Engine {
         self.request(number).set_state(crate::request::FREE);
         self.requests.give(number);
         self.live.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// The request goes to a helper or a waiter, or is about to be complete: its batch does not wait for the ring on its
+    /// account any more.
+    pub fn leave_ring(&self, request: &Request) {
+        if request.has(flag::OFF_RING) {
+            return;
+        }
+        request.add(flag::OFF_RING);
+        if let Some(batch) = self.batches.get(request.batch.get()) {
+            batch.by_ring.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The opposite of `leave_ring`.
+    pub fn return_to_ring(&self, request: &Request) {
+        request.remove(flag::OFF_RING);
+        if let Some(batch) = self.batches.get(request.batch.get()) {
+            batch.by_ring.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The request of a number that the engine itself stored: always there.

@@ -293,37 +293,43 @@ unsafe extern "C" fn look_at_object(
     0
 }
 
-/// Whether an object is the program, or needs this library, and has an undefined symbol of the name.
+/// Whether an object is the program, or needs this library, and has a relocation by the name: every reference has one, however
+/// the object was linked.
 ///
 /// # Safety
 /// `base` and `dynamic` are a mapped object's load address and dynamic section.
 unsafe fn refers(base: u64, dynamic: *const [u64; 2], is_program: bool) -> bool {
-    // elf.h: DT_NEEDED, DT_STRTAB, DT_SYMTAB, DT_GNU_HASH.
-    let (mut names, mut symbols, mut hashes) = (0, 0, 0);
     // SAFETY: the section ends with DT_NULL. glibc relocates the addresses in it, others may not.
     unsafe {
         let entries = || (0..).map(|at| *dynamic.add(at)).take_while(|entry| entry[0] != 0);
-        let address = |value: u64| if value < base { base + value } else { value };
-        for [tag, value] in entries() {
-            match tag {
-                5 => names = address(value),
-                6 => symbols = address(value),
-                0x6fff_fef5 => hashes = address(value),
-                _ => {}
-            }
-        }
-        if names == 0 || symbols == 0 || hashes == 0 {
+        let value = |wanted| entries().find(|entry| entry[0] == wanted).map_or(0, |entry| entry[1]);
+        let address = |wanted| match value(wanted) {
+            0 => 0,
+            value if value < base => base + value,
+            value => value,
+        };
+        // elf.h: DT_STRTAB, DT_SYMTAB.
+        let (names, symbols) = (address(5), address(6));
+        if names == 0 || symbols == 0 {
             return false;
         }
         let starts = |offset: u64, with: &[u8]| {
             let text = (names + offset) as *const u8;
             with.iter().enumerate().all(|(at, &byte)| *text.add(at) == byte)
         };
+        // DT_NEEDED.
         if !is_program && !entries().any(|[tag, value]| tag == 1 && starts(value, SONAME)) {
             return false;
         }
-        // Undefined symbols stand before the first that the hash table lists; an Elf64_Sym is 24 bytes.
-        let listed = *(hashes as *const u32).add(1) as u64;
-        (1..listed).any(|at| starts(u64::from(*((symbols + at * 24) as *const u32)), NAME))
+        // An Elf64_Rela is 24 bytes, and so is an Elf64_Sym.
+        let names_it = |table: u64, bytes: u64, relative: u64| {
+            table != 0
+                && (relative..bytes / 24).any(|at| {
+                    let symbol = *((table + at * 24 + 8) as *const u64) >> 32;
+                    starts(u64::from(*((symbols + symbol * 24) as *const u32)), NAME)
+                })
+        };
+        // DT_JMPREL, DT_PLTRELSZ; DT_RELA, DT_RELASZ, DT_RELACOUNT: so many at the beginning have no symbol.
+        names_it(address(23), value(2), 0) || names_it(address(7), value(8), value(0x6fff_fff9))
     }
 }

@@ -3,11 +3,12 @@
 use crate::abi::{Aiocb, AiocbRef};
 use crate::engine::Engine;
 use crate::pool::Number;
-use crate::request::{find, flag, BOUNCED, SUBMITTING};
+use crate::request::{find, flag, Request, BOUNCED, SUBMITTING};
 use crate::wake::SEVERAL;
 use core::sync::atomic::Ordering;
 
-/// What is waited for: one of the list (`batch` 0), or the end of a batch whose requests are in the list.
+/// What is waited for: one of the list (`batch` 0), or the end of a batch. No aiocb of a batch is looked at: those that are
+/// complete are the caller's again, and may be gone.
 #[derive(Clone, Copy)]
 pub struct Goal {
     list: *const *const Aiocb,
@@ -20,9 +21,14 @@ pub struct Goal {
 impl Goal {
     /// # Safety
     /// `list` has `count` entries, each NULL or a valid aiocb, until the wait is over: the caller of
-    /// aio_suspend or lio_listio guarantees it.
-    pub unsafe fn new(list: *const *const Aiocb, count: usize, batch: Number) -> Goal {
-        Goal { list, count, batch, any: false }
+    /// aio_suspend guarantees it.
+    pub unsafe fn one_of(list: *const *const Aiocb, count: usize) -> Goal {
+        Goal { list, count, batch: 0, any: false }
+    }
+
+    /// All of a lio_listio call.
+    pub fn all_of(batch: Number) -> Goal {
+        Goal { list: core::ptr::null(), count: 0, batch, any: false }
     }
 
     /// The next completion of the process.
@@ -31,7 +37,7 @@ impl Goal {
     }
 
     pub fn entries(self) -> impl Iterator<Item = AiocbRef> {
-        // SAFETY: promised to `new`.
+        // SAFETY: promised to `one_of`.
         (0..self.count).filter_map(move |at| unsafe { AiocbRef::new(*self.list.add(at)) })
     }
 
@@ -67,11 +73,7 @@ impl Goal {
     }
 
     fn batch_needs_ring(self, engine: &Engine) -> bool {
-        self.entries().filter(|aiocb| aiocb.in_progress()).any(|aiocb| {
-            find(&engine.requests, aiocb).is_some_and(|(_, request)| {
-                !matches!(request.state(), SUBMITTING | BOUNCED) && !request.has(flag::OFF_RING)
-            })
-        })
+        engine.batches.get(self.batch).is_some_and(|batch| batch.by_ring.load(Ordering::Relaxed) != 0)
     }
 
     /// Whether it was reached since `Engine::ended` was `seen` and then a look found that it was not: spares another look
@@ -81,10 +83,13 @@ impl Goal {
         counted && self.reached(engine)
     }
 
-    /// Whether an aiocb of that address is in the list.
-    pub fn lists(self, address: u64) -> bool {
-        // SAFETY: promised to `new`.
-        (0..self.count).any(|at| unsafe { *self.list.add(at) } as u64 == address)
+    /// Whether the request is one of those waited for.
+    pub fn includes(self, request: &Request) -> bool {
+        if self.batch != 0 {
+            return request.batch.get() == self.batch;
+        }
+        // SAFETY: promised to `one_of`.
+        (0..self.count).any(|at| unsafe { *self.list.add(at) } as u64 == request.aiocb_address())
     }
 
     /// Puts the waiter's number where completions find it. SeqCst: `wake`, rule 1.
@@ -111,6 +116,9 @@ impl Goal {
     }
 
     pub fn unregister(self, engine: &Engine, number: Number) {
+        if let Some(batch) = engine.batches.get(self.batch) {
+            batch.waiter.store(0, Ordering::SeqCst);
+        }
         if self.any {
             engine.finished.unregister(number);
         }

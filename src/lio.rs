@@ -44,13 +44,11 @@ pub unsafe fn run_and_wait(
         number,
         submitted.is_err(),
     );
-    // SAFETY: handed on from our caller.
-    let waited = wait(engine, unsafe { Goal::new(list, count, number) }, None);
+    let waited = wait(engine, Goal::all_of(number), None);
     if !crate::fork::is_current(engine) {
         return waited;
     }
     let failed = batch.failed.load(Ordering::Relaxed) != 0;
-    batch.waiter.store(0, Ordering::SeqCst);
     drop_batch(engine, number);
     waited.and(match submitted {
         Err(Errno::AGAIN) => Err(Errno::AGAIN),
@@ -104,6 +102,7 @@ fn new_batch(engine: &'static Engine, references: u32) -> Result<(Number, &'stat
     let number = engine.batches.take().ok_or(Errno::AGAIN)?;
     let batch = engine.batches.get(number).ok_or(Errno::AGAIN)?;
     batch.pending.store(1, Ordering::Relaxed);
+    batch.by_ring.store(0, Ordering::Relaxed);
     batch.waiter.store(0, Ordering::Relaxed);
     batch.references.store(references, Ordering::Relaxed);
     batch.failed.store(0, Ordering::Relaxed);
@@ -150,7 +149,8 @@ unsafe fn submit_list(
         match submit_element(engine, aiocb, batch, &mut gathered) {
             Ok(wanted) => reap |= wanted,
             Err(errno) => {
-                if batch != 0 {
+                if let Some(counted) = engine.batches.get(batch) {
+                    counted.by_ring.fetch_sub(1, Ordering::Relaxed);
                     batch_less_one(engine, &Blocked::new(), batch, true);
                 }
                 answer = Err(errno);
@@ -172,6 +172,7 @@ fn submit_element(
 ) -> Result<bool, Errno> {
     if let Some(batch) = engine.batches.get(batch) {
         batch.pending.fetch_add(1, Ordering::Relaxed);
+        batch.by_ring.fetch_add(1, Ordering::Relaxed);
     }
     let notice = check(aiocb)?;
     let has = |flag| aiocb.opcode() & flag != 0;

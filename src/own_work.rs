@@ -12,6 +12,7 @@ use crate::errno::{Errno, Outcome};
 use crate::goal::Goal;
 use crate::lock::{Blocked, Guard};
 use crate::observe::{self, Way};
+use crate::order::File;
 use crate::pool::Number;
 use crate::request::{find, flag, number_of, Handle, Home, Request, HELD, RUNNING};
 use crate::transfers::{finished_with, transfer_if_ready, transfer_rest};
@@ -19,8 +20,8 @@ use crate::worklist::{self, leave_file};
 
 /// Cold reads that a waiter collects at the most before it returns with the first.
 const COLLECTED: u32 = 16;
-/// Cold reads among which a waiter looks for one of its own.
-const LOOKED_AT: usize = 32;
+/// Cold reads, or files with writes, among which a waiter looks for one of its own.
+const LOOKED_AT: u32 = 32;
 
 /// For a thread that would sleep until its goal is reached: does what is next in line and its own, if nobody else is at
 /// it and it cannot hang. True: something is complete. `needs_ring`: something of the goal is the kernel's, and may
@@ -30,12 +31,15 @@ pub fn run_own(engine: &Engine, goal: Goal, needs_ring: bool) -> bool {
     if collect_cold(engine, &blocked, goal, needs_ring) {
         return true;
     }
+    if goal.batch != 0 {
+        return run_write_of_batch(engine, &blocked, goal);
+    }
     goal.entries().any(|aiocb| {
         aiocb.in_progress()
             && find(&engine.requests, aiocb).is_some_and(|(handle, request)| {
                 request.state() == HELD
                     && request.home() == Home::FileQueue
-                    && run_write(engine, &blocked, handle)
+                    && run_this_write(engine, &blocked, handle)
             })
     })
 }
@@ -78,13 +82,13 @@ fn next_cold(engine: &Engine, guard: &Guard, goal: Goal) -> Option<Number> {
     let mut number = work.cold.first();
     for _ in 0..LOOKED_AT {
         let request = engine.requests.get(number)?;
-        if goal.lists(request.aiocb_address()) {
+        if goal.includes(request) {
             break;
         }
         number = request.next();
     }
     let request = engine.requests.get(number)?;
-    if !goal.lists(request.aiocb_address()) || !request.identity().is_on_block_device() {
+    if !goal.includes(request) || !request.identity().is_on_block_device() {
         return None;
     }
     if work.working.get() != 0 {
@@ -98,22 +102,51 @@ fn next_cold(engine: &Engine, guard: &Guard, goal: Goal) -> Option<Number> {
     Some(number)
 }
 
-/// Runs a buffered write that is the first of its file's queue.
-fn run_write(engine: &Engine, blocked: &Blocked, handle: Handle) -> bool {
+/// Runs a buffered write of the batch that is the first of its file's queue. By the files, not by the list: aiocbs that are
+/// complete may be gone.
+fn run_write_of_batch(engine: &Engine, blocked: &Blocked, goal: Goal) -> bool {
+    let guard = engine.lock.lock(blocked);
+    let mut at = engine.work.first_file.get();
+    let mut looked_at = 0;
+    while let Some(file) = engine.files.get(at) {
+        let number = file.queue.first();
+        if number != 0 && goal.includes(engine.request(number)) && is_next(engine, file, number) {
+            run_write(engine, blocked, guard, number, file);
+            return true;
+        }
+        // Those that waiters have emptied stay in the line until a helper looks.
+        looked_at += u32::from(number != 0);
+        if looked_at == LOOKED_AT {
+            break;
+        }
+        at = file.next_runnable.get();
+    }
+    false
+}
+
+/// Runs a buffered write, if it is the first of its file's queue.
+fn run_this_write(engine: &Engine, blocked: &Blocked, handle: Handle) -> bool {
     let number = number_of(handle);
     let request = engine.request(number);
     let guard = engine.lock.lock(blocked);
     if !request.is_in(handle, HELD) || request.home() != Home::FileQueue {
         return false;
     }
-    let file_number = request.file.get();
-    let Some(file) = engine.files.get(file_number) else {
-        return false;
-    };
-    let here = file.local.get() != 0 && request.has(flag::NO_LIMIT);
-    if file.busy.get() != 0 || file.queue.first() != number || !here {
-        return false;
+    let file = engine.files.get(request.file.get()).filter(|file| is_next(engine, file, number));
+    if let Some(file) = file {
+        run_write(engine, blocked, guard, number, file);
     }
+    file.is_some()
+}
+
+/// Whether nobody is at work on the file, this is its first write, and a waiter may run it.
+fn is_next(engine: &Engine, file: &File, number: Number) -> bool {
+    let here = file.local.get() != 0 && engine.request(number).has(flag::NO_LIMIT);
+    here && file.busy.get() == 0 && file.queue.first() == number
+}
+
+fn run_write(engine: &Engine, blocked: &Blocked, guard: Guard, number: Number, file: &File) {
+    let request = engine.request(number);
     worklist::done_by_waiter(engine, &guard);
     file.busy.set(1);
     file.queue.remove(&engine.requests, number);
@@ -121,8 +154,7 @@ fn run_write(engine: &Engine, blocked: &Blocked, handle: Handle) -> bool {
     drop(guard);
     observe::went(request, Way::Waiter);
     complete(engine, blocked, number, transfer_own(request));
-    leave_file(engine, &engine.lock.lock(blocked), file_number, file);
-    true
+    leave_file(engine, &engine.lock.lock(blocked), file.number.get(), file);
 }
 
 /// In the program's own thread, through its own descriptor.

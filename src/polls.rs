@@ -347,7 +347,7 @@ fn watch_or_wait(engine: &Engine, guard: &Guard, queue: &Queue, number: Number) 
 fn to_helper(engine: &Engine, guard: &Guard, queue: &Queue, number: Number) {
     queue.busy.set(1);
     queue.waiting.remove(&engine.requests, number);
-    engine.request(number).add(flag::OFF_RING);
+    engine.leave_ring(engine.request(number));
     // Until it is about to wait: `errand`.
     engine.request(number).add(flag::TRYING);
     worklist::push_errand(engine, guard, number);

@@ -12,6 +12,7 @@ use crate::pool::Number;
 use crate::reap;
 use crate::request::{flag, Handle, Operation, Request};
 use crate::sys::files::Buffer;
+use crate::threads;
 use crate::wake::owe_request;
 use core::cell::Cell;
 use libc::c_int;
@@ -32,8 +33,8 @@ pub struct Submission {
     /// iovecs, and what `aio_waitcomplete` will know it by; or 0.
     copy: Cell<Number>,
     record: Cell<Number>,
-    /// A request slot, taken beforehand where even what is complete at once needs one: when the transfer is done it is too
-    /// late to say EAGAIN.
+    /// A request slot, taken beforehand where even what is complete at once may need one, for its batch or its notification:
+    /// when the transfer is done it is too late to say EAGAIN.
     slot: Cell<Number>,
 }
 
@@ -77,8 +78,11 @@ impl Submission {
     /// The aiocb is in progress from here on. EINVAL, EAGAIN: `Copies::copy`, or memory is out.
     #[inline(always)]
     pub fn begin(&mut self, engine: &'static Engine) -> Result<(), Errno> {
-        if self.batch != 0 || matches!(self.notice, Notice::Thread { .. }) {
-            let number = engine.take_request().ok_or(Errno::AGAIN)?;
+        if self.batch != 0 || self.notice != Notice::None {
+            // What tells a signal or an eventfd here and now needs no thread.
+            let alone = self.batch == 0 && !matches!(self.notice, Notice::Thread { .. });
+            let number = if alone { engine.take_request_alone() } else { engine.take_request() };
+            let number = number.ok_or(Errno::AGAIN)?;
             // Should it go back unused: what its last user had was given back by that one.
             engine.request(number).copy.set(0);
             self.slot.set(number);
@@ -115,10 +119,11 @@ impl Submission {
     /// A slot for the request, and a thread for what comes of it. `None`: memory or threads are out.
     #[inline(always)]
     fn take_slot(&self, engine: &'static Engine) -> Option<Number> {
-        match self.slot.take() {
-            0 => engine.take_request(),
-            number => Some(number),
+        if self.slot.get() == 0 {
+            return engine.take_request();
         }
+        // It may have been taken alone. Else they are there: this is a look.
+        threads::ensure(engine).ok().map(|()| self.slot.take())
     }
 }
 
@@ -171,10 +176,7 @@ pub fn new_direct(
         request.add(flag::NOWAIT);
         return Ok((handle, request));
     }
-    let number = match submission.slot.take() {
-        0 => engine.take_request_alone().ok_or(Errno::AGAIN)?,
-        number => number,
-    };
+    let number = submission.slot.take();
     let request = engine.request(number);
     let handle = fill_request(request, submission, number, submission.buffer);
     request.add(flag::NOWAIT | flag::RESFD);
@@ -185,16 +187,22 @@ pub fn new_direct(
 /// A notification without a request. EAGAIN: memory is out.
 pub fn notify_at_once(engine: &'static Engine, notice: Notice) -> Result<(), Errno> {
     let carrier = engine.take_request().ok_or(Errno::AGAIN)?;
+    carry(engine, notice, carrier);
+    Ok(())
+}
+
+fn carry(engine: &Engine, notice: Notice, carrier: Number) {
     let request = engine.request(carrier);
     request.begin_carrier();
     notice.store(request);
     notify::deliver(engine, &Blocked::new(), carrier);
-    Ok(())
 }
 
-/// Tells of a request that is complete, from the call that submitted it: no slot and no thread is needed, but where
-/// nobody can be told yet.
-fn tell_here(engine: &'static Engine, notice: Notice) -> Result<(), Errno> {
+/// Tells of a request that is complete, from the call that submitted it: no thread is needed, but where nobody can be
+/// told yet. If then there is none to be had, the next completion thread that starts tells: the request is done, and it
+/// is too late to say EAGAIN.
+fn tell_here(engine: &'static Engine, submission: &Submission) {
+    let notice = submission.notice;
     let told = match notice {
         Notice::Signal { signo, thread, value } => notify::try_signal(engine, signo, thread, value),
         Notice::Eventfd { fd } => {
@@ -205,11 +213,11 @@ fn tell_here(engine: &'static Engine, notice: Notice) -> Result<(), Errno> {
         }
         _ => false,
     };
-    if !told {
-        return notify_at_once(engine, notice);
+    if told {
+        return observe::notified(notice);
     }
-    observe::notified(notice);
-    Ok(())
+    carry(engine, notice, submission.slot.take());
+    let _ = threads::ensure(engine);
 }
 
 /// Complete before the call returns. Without notification or batch no request was ever needed.
@@ -225,10 +233,11 @@ pub fn ended(engine: &'static Engine, submission: &Submission, outcome: Outcome)
         observe::completed_at_once(engine, submission, outcome);
         submission.aiocb.finish(outcome);
         finished::add(engine, submission.record.take(), outcome);
-        return tell_here(engine, submission.notice).map(|()| None);
+        tell_here(engine, submission);
+        return Ok(None);
     }
     // What is left of the buffer does not matter any more.
-    let number = submission.take_slot(engine).ok_or(Errno::AGAIN)?;
+    let number = submission.slot.take();
     let request = engine.request(number);
     fill_request(request, submission, number, submission.aiocb.buffer());
     observe::went(request, Went::AtOnce);

@@ -18,7 +18,7 @@ use crate::pool::Number;
 use crate::reap;
 use crate::request::{flag, number_of, Operation};
 use crate::submission::{ended, new_direct, new_request, Submission, Way};
-use crate::sys::files::{self, Buffer, Direction, Identity};
+use crate::sys::files::{self, Direction, Identity};
 use crate::wake::{hold, owe_request, settle};
 use crate::worklist;
 use libc::c_int;
@@ -83,22 +83,22 @@ pub fn fail(engine: &'static Engine, submission: &mut Submission, errno: Errno) 
 
 fn read(engine: &'static Engine, submission: &Submission) -> Way {
     let aiocb = submission.aiocb;
-    let (fd, mut rest, offset) = (aiocb.fildes(), submission.buffer, submission.offset());
+    let (fd, buffer, offset) = (aiocb.fildes(), submission.buffer, submission.offset());
     let flags = match check_transfer(submission, Direction::Read) {
         Ok(flags) => flags,
         Err(errno) => return ended(engine, submission, Err(errno)),
     };
     if submission.form.at_position || !engine.polls.is_empty() && !is_seekable(fd) {
-        return by_kind(engine, submission, flags, rest, Errno::AGAIN);
+        return by_kind(engine, submission, flags, Errno::AGAIN);
     }
-    if rest.bytes > LARGE {
+    if buffer.bytes > LARGE {
         let local = files::status(fd).is_ok_and(|status| status.identity.is_on_block_device());
-        if rest.bytes > MOST_IN_CALLER {
-            return by_kind(engine, submission, flags, rest, Errno::AGAIN);
+        if buffer.bytes > MOST_IN_CALLER {
+            return by_kind(engine, submission, flags, Errno::AGAIN);
         }
         if !local && flags & libc::O_DIRECT == 0 {
             // A try with RWF_NOWAIT starts read-ahead, which on btrfs waits for what tells where the data are.
-            return by_kind(engine, submission, flags, rest, Errno::OPNOTSUPP);
+            return by_kind(engine, submission, flags, Errno::OPNOTSUPP);
         }
     }
     if flags & libc::O_DIRECT != 0 {
@@ -107,26 +107,27 @@ fn read(engine: &'static Engine, submission: &Submission) -> Way {
         }
         return new_direct(engine, submission, flags).map(|(handle, _)| Some(handle));
     }
-    // Twice: a read that ends early ended at the end of the file, or of what is cached.
-    loop {
-        let done = submission.buffer.bytes - rest.bytes;
-        match files::transfer_nowait(Direction::Read, fd, rest, offset + done as i64) {
-            Ok(count) if count == 0 || count == rest.bytes => {
-                return ended(engine, submission, Ok(done + count));
-            }
-            Ok(count) => rest = rest.after(count),
-            Err(errno @ (Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::SPIPE)) => {
-                return by_kind(engine, submission, flags, rest, errno);
-            }
-            Err(errno) if done > 0 && errno != Errno::BADF => return ended(engine, submission, Ok(done)),
-            Err(errno) => return ended(engine, submission, Err(errno)),
+    match files::transfer_nowait(Direction::Read, fd, buffer, offset) {
+        // It ended where the cached part does. All of it is read again: the number may be another file's by now, and a read is
+        // of one file.
+        Ok(count) if count != 0 && count != buffer.bytes && !is_end(fd, offset + count as i64) => {
+            by_kind(engine, submission, flags, Errno::AGAIN)
         }
+        Err(errno @ (Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS | Errno::SPIPE)) => {
+            by_kind(engine, submission, flags, errno)
+        }
+        outcome => ended(engine, submission, outcome),
     }
 }
 
-/// A read that the page cache could not serve at once, of which `rest` is left: what kind of file is it?
-fn by_kind(engine: &'static Engine, submission: &Submission, flags: c_int, rest: Buffer, why: Errno) -> Way {
-    let fd = submission.aiocb.fildes();
+/// Whether a regular file ends there.
+fn is_end(fd: c_int, offset: i64) -> bool {
+    files::status(fd).is_ok_and(|status| status.kind == libc::S_IFREG && status.size == offset as u64)
+}
+
+/// A read that the page cache could not serve at once: what kind of file is it?
+fn by_kind(engine: &'static Engine, submission: &Submission, flags: c_int, why: Errno) -> Way {
+    let (fd, bytes) = (submission.aiocb.fildes(), submission.buffer.bytes);
     let status = match files::status(fd) {
         Ok(status) => status,
         Err(errno) => return ended(engine, submission, Err(errno)),
@@ -139,7 +140,7 @@ fn by_kind(engine: &'static Engine, submission: &Submission, flags: c_int, rest:
         }
         _ => {}
     }
-    let (handle, request) = new_request(engine, submission, flags, rest)?;
+    let (handle, request) = new_request(engine, submission, flags, submission.buffer)?;
     let number = number_of(handle);
     request.identify(status.identity);
     let blocked = Blocked::new();
@@ -153,8 +154,8 @@ fn by_kind(engine: &'static Engine, submission: &Submission, flags: c_int, rest:
             let direct = flags & libc::O_DIRECT != 0;
             // Read-ahead that does not wait itself: on FUSE and on btrfs it was seen to.
             let quick = why == Errno::AGAIN && status.identity.is_on_block_device();
-            if quick && rest.bytes <= READ_AHEAD_IN_CALLER && !direct {
-                files::read_ahead(fd, request.position(), rest.bytes);
+            if quick && bytes <= READ_AHEAD_IN_CALLER && !direct {
+                files::read_ahead(fd, request.position(), bytes);
             }
             let guard = engine.lock.lock(&blocked);
             if direct {
@@ -302,6 +303,11 @@ fn copy(submission: &Submission, direction: Direction) -> Outcome {
 }
 
 fn sync(engine: &'static Engine, submission: &Submission) -> Result<(), Errno> {
+    let fd = submission.aiocb.fildes();
+    if files::status_flags(fd).is_ok_and(|flags| flags & libc::O_PATH != 0) {
+        // Later EBADF would mean that it was closed since.
+        return ended(engine, submission, Err(Errno::BADF)).map(|_| ());
+    }
     let (handle, request) = new_request(engine, submission, 0, submission.buffer)?;
     let number = number_of(handle);
     let blocked = Blocked::new();

@@ -114,6 +114,9 @@ pub struct Batch {
     link: AtomicU32,
     /// Requests not complete, plus one while the call itself is at work.
     pub pending: AtomicU32,
+    /// Of these, what the ring has a part in: without `flag::OFF_RING`. Changed with that flag (`Engine::leave_ring`). Relaxed, as
+    /// the flag is: a waiter that sees it late waits in the wrong place, where it is woken all the same.
+    pub by_ring: AtomicU32,
     /// LIO_WAIT: the waiter's number while it sleeps.
     pub waiter: AtomicU32,
     /// References: one for the pending requests together, one for a waiting call.

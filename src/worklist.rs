@@ -9,7 +9,7 @@ use crate::observe::{self, Way};
 use crate::order::{self, File};
 use crate::polls;
 use crate::pool::{Cell32, Cell64, Number};
-use crate::request::{flag, Handle, Home, List, HELD};
+use crate::request::{Handle, Home, List, HELD};
 use crate::sys::files::Identity;
 use crate::sys::threads::futex_wake;
 use crate::wake::hold;
@@ -27,7 +27,7 @@ pub const STANDING_BY: u32 = 3;
 /// The work list. Guarded by the engine's lock, but for the atomics.
 pub struct Worklist {
     /// Files with queued writes and nobody at work on them, linked by `next_runnable`.
-    first_file: Cell32,
+    pub first_file: Cell32,
     last_file: Cell32,
     pub cold: List,
     errands: List,
@@ -237,7 +237,7 @@ pub fn push_write(engine: &Engine, guard: &Guard, number: Number) {
     let Some(file) = engine.files.get(request.file.get()) else {
         return;
     };
-    request.add(flag::OFF_RING);
+    engine.leave_ring(request);
     observe::went(request, Way::Helper);
     hold(engine, request);
     request.set_state(HELD);
@@ -256,7 +256,7 @@ fn list_file(engine: &Engine, number: Number, file: &File) {
 /// Queues a read that the page cache could not serve.
 pub fn push_cold(engine: &Engine, guard: &Guard, number: Number) {
     let request = engine.request(number);
-    request.add(flag::OFF_RING);
+    engine.leave_ring(request);
     observe::went(request, Way::Helper);
     hold(engine, request);
     request.set_state(HELD);

@@ -57,8 +57,8 @@ pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: N
     if tried && rest_is_to_come && !request.has(flag::NONBLOCK) {
         // Back to the head of its queue, until poll says that there is more.
         let guard = engine.lock.lock(blocked);
-        request.remove(flag::OFF_RING);
         request.remove(flag::TRYING);
+        engine.return_to_ring(request);
         request.set_state(HELD);
         queue.waiting.push_front(&engine.requests, number, Home::Poll);
         drop(guard);
