@@ -120,9 +120,14 @@ fn read(engine: &'static Engine, submission: &Submission) -> Way {
     }
 }
 
-/// Whether a regular file ends there.
+/// Whether a read that got as far as `offset` and no farther is whole: at the end of a file, or of what anything but a
+/// file gives at a time.
 fn is_end(fd: c_int, offset: i64) -> bool {
-    files::status(fd).is_ok_and(|status| status.kind == libc::S_IFREG && status.size == offset as u64)
+    files::status(fd).is_ok_and(|status| match status.kind {
+        libc::S_IFREG => status.size == offset as u64,
+        libc::S_IFBLK => false,
+        _ => true,
+    })
 }
 
 /// A read that the page cache could not serve at once: what kind of file is it?
