@@ -103,7 +103,7 @@ pub struct Engine {
     pub alive: [AtomicU32; 2],
     /// The completion thread's thread id, through which helpers reach the program's descriptors.
     pub completion_thread: AtomicU32,
-    /// Whether helpers have descriptor tables of their own (`pins`): 0 not known yet, 1 yes, 2 no.
+    /// Whether helpers have descriptor tables of their own, and copies in them (`pins`).
     pub own_tables: AtomicU32,
     /// `wake::is_stalled`: the ring's head when somebody last looked, and since when it is that.
     pub stall_head: AtomicU64,

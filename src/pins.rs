@@ -19,10 +19,22 @@ use crate::sys::tables;
 use core::sync::atomic::Ordering;
 use libc::c_int;
 
-/// `Engine::own_tables`: nobody knows yet; helpers have descriptor tables of their own; they cannot.
+/// `Engine::own_tables`: nobody knows yet; helpers have descriptor tables of their own; they have, but could not put a
+/// copy there; they cannot have any.
 const UNKNOWN: u32 = 0;
 const OWN_TABLES: u32 = 1;
-pub const NO_OWN_TABLES: u32 = 2;
+const NO_COPIES: u32 = 2;
+const NO_OWN_TABLES: u32 = 3;
+
+/// Whether helpers have, or will have, copies of the program's descriptors.
+pub fn have_copies(engine: &Engine) -> bool {
+    engine.own_tables.load(Ordering::Relaxed) < NO_COPIES
+}
+
+/// A helper could have none: what waits for data is tried by number from now on, where that is in sight.
+pub fn found_no_copy(engine: &Engine) {
+    let _ = engine.own_tables.compare_exchange(OWN_TABLES, NO_COPIES, Ordering::Relaxed, Ordering::Relaxed);
+}
 
 /// Transfers of more bytes take long enough that somebody notices.
 const LONG: usize = 1 << 20;
@@ -63,14 +75,15 @@ impl Pins {
     /// the program's table and finds out; later ones may come from a helper, whose table is not the program's.
     pub fn new(engine: &Engine) -> Pins {
         let thread = completion_thread(engine);
-        if engine.own_tables.load(Ordering::Relaxed) == UNKNOWN {
+        let tables = engine.own_tables.load(Ordering::Relaxed);
+        if tables == UNKNOWN {
             let may = tables::may_copy_descriptors(thread) && tables::leave_shared_table().is_ok();
             engine.own_tables.store(if may { OWN_TABLES } else { NO_OWN_TABLES }, Ordering::Relaxed);
-        } else if engine.own_tables.load(Ordering::Relaxed) == OWN_TABLES {
+        } else if tables != NO_OWN_TABLES {
             // What was allowed once is allowed now; a copy of a helper's table would hold its files open.
             let _ = tables::leave_shared_table();
         }
-        let own = engine.own_tables.load(Ordering::Relaxed) == OWN_TABLES;
+        let own = engine.own_tables.load(Ordering::Relaxed) != NO_OWN_TABLES;
         Pins { table: own.then(|| tables::open_process(thread).unwrap_or(-1)), held: None }
     }
 

@@ -28,7 +28,7 @@ use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::lock::{Blocked, Guard};
 use crate::observe::{self, Way};
-use crate::pins::NO_OWN_TABLES;
+use crate::pins::found_no_copy;
 use crate::pool::{Cell32, Cell64, Number, Pool, Slot};
 use crate::request::{flag, Home, List, HELD, RUNNING};
 use crate::sys::aio_abi::{cmd, Iocb};
@@ -281,7 +281,7 @@ fn drive<'a>(
         let attempt = match fd {
             // The process may have no more descriptors, not even in a helper's own table: by the number, then.
             Err(errno) if errno != Errno::CANCELED => {
-                engine.own_tables.store(NO_OWN_TABLES, Ordering::Relaxed);
+                found_no_copy(engine);
                 Attempt::NothingYet
             }
             fd => attempt(request, fd, by.is_by_number()),

@@ -301,6 +301,17 @@ fn helpers_cannot_have_descriptors_of_their_own() {
     }
 }
 
+/// Helpers have tables of their own, and find now and then that no copy is to be had.
+#[test]
+fn copies_of_descriptors_fail_now_and_then() {
+    under(&["pidfd_getfd=24:3"], &["submit", "transfer", "order", "fsync_basic"], &["submit"], &[]);
+}
+
+#[test]
+fn open_files_cannot_be_compared() {
+    under(&["kcmp=1"], &["submit", "transfer", "pipe", "order", "closed_fd"], ALL, &[]);
+}
+
 /// What the ring has no place for keeps a helper each then.
 #[test]
 fn no_epoll_instance_is_to_be_had() {

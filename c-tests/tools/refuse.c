@@ -59,6 +59,7 @@ static const struct known { const char *name; long number; struct condition cond
     { "close_range", SYS_close_range, { { 2, CLOSE_RANGE_UNSHARE, CLOSE_RANGE_UNSHARE } } },
     { "pidfd_open", SYS_pidfd_open, { { 0 } } },
     { "pidfd_getfd", SYS_pidfd_getfd, { { 0 } } },
+    { "kcmp", SYS_kcmp, { { 0 } } },
     { "epoll_create1", SYS_epoll_create1, { { 0, ~0U, EPOLL_CLOEXEC } } },
     { "eventfd2", SYS_eventfd2, { { 0, ~0U, 1 }, { 1, ~0U, EFD_CLOEXEC } } },
     { "rt_sigqueueinfo", SYS_rt_sigqueueinfo, { { 0 } } },

@@ -5,7 +5,7 @@ use super::attempt::Reach;
 use super::{drive, watch_or_wait, Queue};
 use crate::engine::Engine;
 use crate::lock::{Blocked, Guard};
-use crate::pins::{Pins, NO_OWN_TABLES};
+use crate::pins::{have_copies, Pins};
 use crate::pool::{Cell32, Number};
 use crate::threads::Role;
 use crate::wake::{wake, COMPLETION_THREAD};
@@ -45,7 +45,7 @@ impl Line {
 
 /// Whether helpers have what others lack, copies of descriptors, and not all of them are at work that may take long.
 pub(super) fn helpers_can(engine: &Engine) -> bool {
-    engine.own_tables.load(Ordering::Relaxed) != NO_OWN_TABLES && engine.work.has_one_to_spare()
+    have_copies(engine) && engine.work.has_one_to_spare()
 }
 
 /// The next helper tries for the queue.
@@ -105,7 +105,7 @@ pub fn watch_unwatched(engine: &Engine, blocked: &Blocked) {
             engine.polls.forget_if_idle(at, queue);
         } else if queue.busy.get() != 0 || queue.armed.get() != 0 {
             // It went on by itself meanwhile.
-        } else if no_helper || engine.own_tables.load(Ordering::Relaxed) == NO_OWN_TABLES {
+        } else if no_helper || !have_copies(engine) {
             drive(engine, blocked, guard, at, queue, &mut Reach::Number);
         } else {
             watch_or_wait(engine, &guard, queue, number);
