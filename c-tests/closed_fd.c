@@ -405,3 +405,94 @@ static void replace_just_after(int is_shut_down)
 
 DEFECT(socket_replaced_after_shutdown_is_not_read, BY_NUMBER) { replace_just_after(1); }
 DEFECT(socket_replaced_after_data_came_is_not_read, BY_NUMBER) { replace_just_after(0); }
+
+/* ---- The same file anew, no longer open for appending --------------------------------------------- */
+
+/*
+ * The number leads to the same file, by another opening of it: a write goes to its offset. Seen to fail, by a block at
+ * the end of the file, with a helper that keeps its copy of a descriptor while the number leads to the same inode.
+ */
+static void write_after_appending(int is_reopened)
+{
+    enum { APPENDS = 3 };
+    unsigned char *data = aligned(BLOCK), *block = aligned(BLOCK);
+    char name[PATH_MAX];
+    int keeper = named_file(0, name);
+    struct stat status;
+    double end = now() + 3;
+
+    /* Sent after the status is there: meanwhile the next request comes. */
+    CHECK(signal(SIGUSR1, SIG_IGN) != SIG_ERR);
+    for (int round = 0; round < 6000 && now() < end; round++) {
+        int fd = open(name, O_WRONLY | O_APPEND), plain = open(name, O_WRONLY);
+        int appends = round % APPENDS + 1;
+
+        CHECK(fd >= 0 && plain >= 0);
+        CHECK_EQ(ftruncate(keeper, 0), 0);
+        memset(data, 'a', BLOCK);
+        for (int i = 0; i < appends; i++) {
+            prepare(&cbs[i], fd, data, BLOCK, 0);
+            cbs[i].aio_sigevent.sigev_notify = SIGEV_SIGNAL;
+            cbs[i].aio_sigevent.sigev_signo = SIGUSR1;
+            CHECK_EQ(aio_write(&cbs[i]), 0);
+        }
+        for (int i = 0; i < appends; i++)
+            while (aio_error(&cbs[i]) == EINPROGRESS)
+                continue;
+        if (is_reopened) {
+            close(fd);
+            CHECK_EQ(open(name, O_WRONLY), fd);
+        } else {
+            CHECK_EQ(dup2(plain, fd), fd);
+        }
+        memset(block, 'b', BLOCK);
+        CHECK_EQ(write_now(fd, block, BLOCK, 0), BLOCK);
+        for (int i = 0; i < appends; i++)
+            CHECK_EQ(finish(&cbs[i]), BLOCK);
+        CHECK_EQ(fstat(keeper, &status), 0);
+        CHECK_EQ(status.st_size, appends * BLOCK);
+        CHECK_EQ(pread(keeper, block, BLOCK, 0), BLOCK);
+        CHECK(is_filled(block, BLOCK, 'b'));
+        close(fd);
+        close(plain);
+    }
+    unlink(name);
+}
+
+CASE(write_to_the_file_opened_anew_goes_to_its_offset) { write_after_appending(1); }
+CASE(write_to_the_file_by_another_opening_goes_to_its_offset) { write_after_appending(0); }
+
+/* Those that are queued still are appended, or cancelled, and the next write has its offset. Seen to fail in the same way. */
+DIFFERS(write_behind_queued_appends_goes_to_its_offset, "libc does the queued ones by the number, at offset 0 or with EBADF")
+{
+    enum { APPENDS = 200 };
+    unsigned char *data = aligned(BLOCK), *block = aligned(BLOCK);
+    char name[PATH_MAX];
+    int keeper = named_file(0, name);
+    struct stat status;
+    struct aiocb cb;
+
+    memset(data, 'a', BLOCK);
+    for (int round = 0; round < ROUNDS; round++) {
+        int fd = open(name, O_WRONLY | O_APPEND), appended = 0;
+
+        CHECK(fd >= 0);
+        CHECK_EQ(ftruncate(keeper, 0), 0);
+        for (int i = 0; i < APPENDS; i++)
+            start_write(&cbs[i], fd, data, BLOCK, 0);
+        CHECK_EQ(finish(&cbs[0]), BLOCK);
+        close(fd);
+        CHECK_EQ(open(name, O_WRONLY), fd);
+        memset(block, 'b', BLOCK);
+        start_write(&cb, fd, block, BLOCK, 0);
+        for (int i = 0; i < APPENDS; i++)
+            appended += was_done(&cbs[i]);
+        CHECK_EQ(finish(&cb), BLOCK);
+        CHECK_EQ(fstat(keeper, &status), 0);
+        CHECK_EQ(status.st_size, (off_t)appended * BLOCK);
+        CHECK_EQ(pread(keeper, block, BLOCK, 0), BLOCK);
+        CHECK(is_filled(block, BLOCK, 'b'));
+        close(fd);
+    }
+    unlink(name);
+}
