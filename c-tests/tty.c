@@ -312,3 +312,67 @@ DIFFERS(watched_terminals_outlive_our_closed_descriptors, "libc has a thread blo
         CHECK_EQ(finish(&cbs[i]), 1);
     }
 }
+
+/* ---- Closed while a read waits -------------------------------------------------------------------- */
+
+static int open_again(int terminal, int master)
+{
+    int fd = open(ptsname(master), O_RDWR | O_NOCTTY);
+
+    CHECK(fd >= 0);
+    /* The number that was closed last, if any was. */
+    CHECK(terminal == -1 || fd == terminal);
+    return fd;
+}
+
+/* What it read is a line, or it read nothing and is cancelled. */
+static void check_line_or_cancelled(struct aiocb *cb)
+{
+    int error = await(cb);
+
+    CHECK(error == 0 || error == ECANCELED);
+    CHECK_EQ(aio_return(cb), error == 0 ? 2 : -1);
+}
+
+/*
+ * The terminal is closed and opened again under the same number. Seen to fail, by hanging, when the library takes the terminal for
+ * watched because the number is: the kernel forgot it with the close.
+ */
+CASE(terminal_that_is_opened_again_is_read)
+{
+    char buffers[2][8];
+    struct aiocb closed, again;
+    int ends[2];
+
+    open_terminal(ends, 0);
+    /* So that the close is not a hang-up. */
+    open_again(-1, ends[1]);
+    start_read(&closed, ends[0], buffers[0], sizeof buffers[0], 0);
+    nap(50);
+    close(ends[0]);
+    open_again(ends[0], ends[1]);
+    start_read(&again, ends[0], buffers[1], sizeof buffers[1], 0);
+    nap(30);
+    feed(ends[1], "1\n2\n", 4);
+    CHECK_EQ(finish(&again), 2);
+    check_line_or_cancelled(&closed);
+}
+
+/* Seen to fail when the library learns of input only from the descriptor that is closed: the read never ends. */
+CASE(read_of_a_closed_terminal_ends_when_input_comes)
+{
+    char buffer[8];
+    struct aiocb cb;
+    int ends[2];
+
+    open_terminal(ends, 0);
+    int other = open_again(-1, ends[1]);
+    start_read(&cb, ends[0], buffer, sizeof buffer, 0);
+    nap(50);
+    close(ends[0]);
+    nap(30);
+    feed(ends[1], "1\n", 2);
+    check_line_or_cancelled(&cb);
+    if (aio_error(&cb) == ECANCELED)
+        CHECK(has_data(other));
+}
