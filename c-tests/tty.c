@@ -208,6 +208,30 @@ DEFECT(thirty_idle_terminals_do_not_hold_up_a_file, "each waiting read keeps one
     }
 }
 
+/*
+ * A master cannot be read without waiting by the program's own opening of it, and to open it again makes another. Seen to fail, by
+ * hanging at a master with data, when a helper waits for the data of each.
+ */
+DEFECT(seventy_idle_masters_hold_up_neither_a_file_nor_each_other, "each waiting read keeps one of at most twenty threads")
+{
+    enum { MASTERS = 70 };
+    static struct aiocb cbs[MASTERS];
+    static char buffers[MASTERS][8];
+    int ends[MASTERS][2];
+
+    for (int i = 0; i < MASTERS; i++) {
+        open_terminal(ends[i], 1);
+        start_read(&cbs[i], ends[i][1], buffers[i], sizeof buffers[i], 0);
+    }
+    nap(1000);
+    check_file_read_works();
+    CHECK_EQ(write_now(temporary_file(0), "file", 4, 0), 4);
+    for (int i = MASTERS - 1; i >= 0; i--) {
+        feed(ends[i][0], "hi", 2);
+        CHECK_EQ(finish(&cbs[i]), 2);
+    }
+}
+
 DEFECT(a_hundred_stuck_writes_do_not_hold_up_a_file, "each waiting write keeps one of at most twenty threads")
 {
     enum { TERMINALS = 100, SIZE = 100000 };
