@@ -8,6 +8,7 @@
  */
 #include "tools/descriptors.h"
 
+#include <sys/epoll.h>
 #include <termios.h>
 
 /* ends[0] is the terminal as a program sees it, ends[1] the master behind it. Raw: every byte passes as it is. */
@@ -334,6 +335,53 @@ DIFFERS(watched_terminals_outlive_our_closed_descriptors, "libc has a thread blo
     for (int i = TERMINALS; i > 0; i--) {
         feed(ends[i][1], "x", 1);
         CHECK_EQ(finish(&cbs[i]), 1);
+    }
+}
+
+/* How many descriptors an epoll instance watches. */
+static int watched_by(int instance)
+{
+    char line[256];
+    int count = 0;
+
+    snprintf(line, sizeof line, "/proc/self/fdinfo/%d", instance);
+    FILE *info = fopen(line, "r");
+    CHECK(info != NULL);
+    while (fgets(line, sizeof line, info) != NULL)
+        count += strncmp(line, "tfd:", 4) == 0;
+    fclose(info);
+    return count;
+}
+
+/*
+ * A program closes what it does not know, and has epoll instances of its own under those numbers. Seen to fail, with a terminal in
+ * an instance to which nothing was added, when the library takes any epoll instance under its number for its own.
+ */
+CASE(epoll_instances_of_the_program_are_left_alone)
+{
+    enum { INSTANCES = 4 };
+    char buffer[8];
+    struct aiocb cb;
+    int ends[2], instances[INSTANCES];
+
+    open_terminal(ends, 0);
+    for (int round = 0; round < 5; round++) {
+        start_read(&cb, ends[0], buffer, sizeof buffer, 0);
+        nap(20);
+        feed(ends[1], "1\n", 2);
+        CHECK_EQ(finish(&cb), 2);
+        nap(10);
+        CHECK_EQ(close_range((unsigned)ends[0] + 1, ~0U, 0), 0);
+        for (int i = 0; i < INSTANCES; i++)
+            CHECK((instances[i] = epoll_create1(EPOLL_CLOEXEC)) >= 0);
+        start_read(&cb, ends[0], buffer, sizeof buffer, 0);
+        nap(20);
+        for (int i = 0; i < INSTANCES; i++)
+            CHECK_EQ(watched_by(instances[i]), 0);
+        feed(ends[1], "2\n", 2);
+        CHECK_EQ(finish(&cb), 2);
+        for (int i = 0; i < INSTANCES; i++)
+            close(instances[i]);
     }
 }
 
