@@ -524,7 +524,10 @@ static void write_after_appending(int is_reopened)
 CASE(write_to_the_file_opened_anew_goes_to_its_offset) { write_after_appending(1); }
 CASE(write_to_the_file_by_another_opening_goes_to_its_offset) { write_after_appending(0); }
 
-/* Those that are queued still are appended, or cancelled, and the next write has its offset. Seen to fail in the same way. */
+/*
+ * Those that are queued still are appended, or cancelled, and the next write has its offset. Seen to fail in the same way; and, with
+ * a file too short for what was said to be written, with a helper that takes its copy of whatever is open on the file by then.
+ */
 DIFFERS(write_behind_queued_appends_goes_to_its_offset, "libc does the queued ones by the number, at offset 0 or with EBADF")
 {
     enum { APPENDS = 200 };
