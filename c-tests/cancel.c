@@ -156,6 +156,32 @@ DIFFERS(waiting_fifo_read_is_cancelled_without_taking_data, NOT_WHAT_RUNS)
     check_waiting_read(fd, fd);
 }
 
+/*
+ * Another opening of the same FIFO is waited for by itself. Seen to fail, by hanging, when the library watches one descriptor for
+ * all openings: the first, which is closed.
+ */
+DIFFERS(cancelled_and_closed_fifo_leaves_the_read_of_another_opening, NOT_WHAT_RUNS)
+{
+    char name[PATH_MAX], bytes[2][8];
+    struct aiocb cbs[2];
+    int fds[2];
+
+    snprintf(name, sizeof name, "%s/cancel-fifo", test_directory());
+    CHECK_EQ(mkfifo(name, 0600), 0);
+    for (int i = 0; i < 2; i++)
+        CHECK((fds[i] = open(name, O_RDWR)) >= 0);
+    unlink(name);
+    for (int i = 0; i < 2; i++)
+        start_read(&cbs[i], fds[i], bytes[i], sizeof bytes[i], 0);
+    nap(50);
+    CHECK_EQ(aio_cancel(fds[0], &cbs[0]), AIO_CANCELED);
+    close(fds[0]);
+    nap(20);
+    feed(fds[1], "hello", 5);
+    CHECK_EQ(finish(&cbs[1]), 5);
+    CHECK_EQ(memcmp(bytes[1], "hello", 5), 0);
+}
+
 DIFFERS(waiting_socket_read_is_cancelled_without_taking_data, NOT_WHAT_RUNS)
 {
     int pair[2];

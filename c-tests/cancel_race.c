@@ -236,3 +236,51 @@ CASE(writes_that_are_cancelled_while_others_are_submitted)
     is_stopped = 1;
     join_thread(canceller);
 }
+
+/* ---- Nothing to read, cancelled at any moment ------------------------------------------------------ */
+
+/*
+ * There are no data, so that every call must find the read waiting. Seen to fail when the first look at what cannot be read without
+ * waiting, a helper's, counts as running: AIO_NOTCANCELED in one call of thirty.
+ */
+static void cancel_at_any_moment(int fd)
+{
+    struct aiocb cb;
+    char buffer[8];
+    double end = now() + 2.5;
+
+    srand(1);
+    for (int round = 0; round < 5000 && now() < end; round++) {
+        double until = now() + 250e-6 * rand() / RAND_MAX;
+
+        start_read(&cb, fd, buffer, sizeof buffer, 0);
+        while (now() < until)
+            continue;
+        CHECK_EQ(aio_cancel(fd, &cb), AIO_CANCELED);
+        CHECK_EQ(aio_error(&cb), ECANCELED);
+    }
+}
+
+DIFFERS(idle_terminals_read_is_always_cancelled, "libc's thread is inside read() and cannot be called back")
+{
+    int master = posix_openpt(O_RDWR | O_NOCTTY);
+
+    CHECK(master >= 0);
+    CHECK_EQ(grantpt(master), 0);
+    CHECK_EQ(unlockpt(master), 0);
+    int terminal = open(ptsname(master), O_RDWR | O_NOCTTY);
+    CHECK(terminal >= 0);
+    cancel_at_any_moment(terminal);
+}
+
+DIFFERS(idle_fifos_read_is_always_cancelled, "libc's thread is inside read() and cannot be called back")
+{
+    char name[PATH_MAX];
+
+    snprintf(name, sizeof name, "%s/cancel-race-fifo", test_directory());
+    CHECK_EQ(mkfifo(name, 0600), 0);
+    int fd = open(name, O_RDWR);
+    unlink(name);
+    CHECK(fd >= 0);
+    cancel_at_any_moment(fd);
+}

@@ -331,6 +331,68 @@ CASE(write_ends_when_the_other_end_takes_its_number_during_the_call)
     transfer_while_the_other_end_takes_its_number(aio_write);
 }
 
+/* Takes what is there; gives how much of it was the request's. */
+static size_t take_written(int fd)
+{
+    unsigned char bytes[4096];
+    size_t written = 0;
+    ssize_t size;
+
+    while ((size = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT)) > 0)
+        for (ssize_t i = 0; i < size; i++)
+            written += bytes[i] == 'w';
+    return written;
+}
+
+/*
+ * Another socket takes the number while a write is submitted of which the first finds room only for a part. Seen to fail, with bytes
+ * in both, when the call tries again by the number.
+ */
+CASE(write_goes_to_one_socket_while_its_number_changes_hands)
+{
+    enum { WRITTEN = 16384, FILLED = 4096 };
+    static char bytes[WRITTEN], fill[FILLED];
+    struct replacement replacement = { 0, 0, 0, 0 };
+    int own[2], other[2], size = 1;
+
+    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, own), 0);
+    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, other), 0);
+    CHECK_EQ(setsockopt(own[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof size), 0);
+    memset(bytes, 'w', sizeof bytes);
+    replacement.from = other[0];
+    replacement.to = dup(own[0]);
+    CHECK(replacement.to >= 0);
+    pthread_t thread = start_thread(replace_once_a_round, &replacement);
+    double end = now() + 3;
+    for (int round = 1; round <= 20000 && now() < end; round++) {
+        size_t to_own = 0, to_other = 0;
+        struct aiocb cb;
+
+        while (send(own[0], fill, 64, MSG_DONTWAIT) > 0)
+            continue;
+        CHECK(recv(own[1], fill, 64 * 3, 0) > 0);
+        prepare(&cb, replacement.to, bytes, WRITTEN, 0);
+        __atomic_store_n(&replacement.begun, round, __ATOMIC_RELEASE);
+        CHECK_EQ(aio_write(&cb), 0);
+        do {
+            to_own += take_written(own[1]);
+            to_other += take_written(other[1]);
+        } while (aio_error(&cb) == EINPROGRESS && now() < end + DEADLINE_SECONDS);
+        int error = await(&cb);
+        to_own += take_written(own[1]);
+        to_other += take_written(other[1]);
+        CHECK(error == 0 || error == ECANCELED || error == EBADF);
+        CHECK(to_own == 0 || to_other == 0);
+        if (error == 0)
+            CHECK_EQ(aio_return(&cb), to_own + to_other);
+        while (__atomic_load_n(&replacement.done, __ATOMIC_ACQUIRE) != round)
+            sched_yield();
+        CHECK_EQ(dup2(own[0], replacement.to), replacement.to);
+    }
+    __atomic_store_n(&replacement.begun, -1, __ATOMIC_RELEASE);
+    join_thread(thread);
+}
+
 /* In every request's part of the file the first block is cached, and nothing else. */
 static void cache_partly(int fd, unsigned char *block, size_t size)
 {
@@ -418,3 +480,94 @@ static void replace_just_after(int is_shut_down)
 
 DEFECT(socket_replaced_after_shutdown_is_not_read, BY_NUMBER) { replace_just_after(1); }
 DEFECT(socket_replaced_after_data_came_is_not_read, BY_NUMBER) { replace_just_after(0); }
+
+/* ---- The same file anew, no longer open for appending --------------------------------------------- */
+
+/*
+ * The number leads to the same file, by another opening of it: a write goes to its offset. Seen to fail, by a block at
+ * the end of the file, with a helper that keeps its copy of a descriptor while the number leads to the same inode.
+ */
+static void write_after_appending(int is_reopened)
+{
+    enum { APPENDS = 3 };
+    unsigned char *data = aligned(BLOCK), *block = aligned(BLOCK);
+    char name[PATH_MAX];
+    int keeper = named_file(0, name);
+    struct stat status;
+    double end = now() + 3;
+
+    /* Sent after the status is there: meanwhile the next request comes. */
+    CHECK(signal(SIGUSR1, SIG_IGN) != SIG_ERR);
+    for (int round = 0; round < 6000 && now() < end; round++) {
+        int fd = open(name, O_WRONLY | O_APPEND), plain = open(name, O_WRONLY);
+        int appends = round % APPENDS + 1;
+
+        CHECK(fd >= 0 && plain >= 0);
+        CHECK_EQ(ftruncate(keeper, 0), 0);
+        memset(data, 'a', BLOCK);
+        for (int i = 0; i < appends; i++) {
+            prepare(&cbs[i], fd, data, BLOCK, 0);
+            cbs[i].aio_sigevent.sigev_notify = SIGEV_SIGNAL;
+            cbs[i].aio_sigevent.sigev_signo = SIGUSR1;
+            CHECK_EQ(aio_write(&cbs[i]), 0);
+        }
+        for (int i = 0; i < appends; i++)
+            while (aio_error(&cbs[i]) == EINPROGRESS)
+                continue;
+        if (is_reopened) {
+            close(fd);
+            CHECK_EQ(open(name, O_WRONLY), fd);
+        } else {
+            CHECK_EQ(dup2(plain, fd), fd);
+        }
+        memset(block, 'b', BLOCK);
+        CHECK_EQ(write_now(fd, block, BLOCK, 0), BLOCK);
+        for (int i = 0; i < appends; i++)
+            CHECK_EQ(finish(&cbs[i]), BLOCK);
+        CHECK_EQ(fstat(keeper, &status), 0);
+        CHECK_EQ(status.st_size, appends * BLOCK);
+        CHECK_EQ(pread(keeper, block, BLOCK, 0), BLOCK);
+        CHECK(is_filled(block, BLOCK, 'b'));
+        close(fd);
+        close(plain);
+    }
+    unlink(name);
+}
+
+CASE(write_to_the_file_opened_anew_goes_to_its_offset) { write_after_appending(1); }
+CASE(write_to_the_file_by_another_opening_goes_to_its_offset) { write_after_appending(0); }
+
+/*
+ * Those that are queued still are cancelled, or done by the number, which leads to the same file; but the next write has its offset.
+ * Seen to fail in the same way.
+ */
+CASE(write_behind_queued_appends_goes_to_its_offset)
+{
+    enum { APPENDS = 200 };
+    unsigned char *data = aligned(BLOCK), *block = aligned(BLOCK);
+    char name[PATH_MAX];
+    int keeper = named_file(0, name);
+    struct aiocb cb;
+
+    memset(data, 'a', BLOCK);
+    for (int round = 0; round < ROUNDS; round++) {
+        int fd = open(name, O_WRONLY | O_APPEND);
+
+        CHECK(fd >= 0);
+        CHECK_EQ(ftruncate(keeper, 0), 0);
+        for (int i = 0; i < APPENDS; i++)
+            start_write(&cbs[i], fd, data, BLOCK, 0);
+        CHECK_EQ(finish(&cbs[0]), BLOCK);
+        close(fd);
+        CHECK_EQ(open(name, O_WRONLY), fd);
+        memset(block, 'b', BLOCK);
+        start_write(&cb, fd, block, BLOCK, 0);
+        for (int i = 0; i < APPENDS; i++)
+            await(&cbs[i]);
+        CHECK_EQ(finish(&cb), BLOCK);
+        CHECK_EQ(pread(keeper, block, BLOCK, 0), BLOCK);
+        CHECK(is_filled(block, BLOCK, 'b'));
+        close(fd);
+    }
+    unlink(name);
+}

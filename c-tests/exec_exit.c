@@ -186,6 +186,60 @@ CASE(the_first_thread_ends_before_the_others)
         in_child(end_the_first_thread, NULL);
 }
 
+static int thread_count(void)
+{
+    struct stat status;
+
+    CHECK_EQ(stat("/proc/self/task", &status), 0);
+    return (int)status.st_nlink - 2;
+}
+
+/* Twice, the implementation's own threads are gone, and must be started by what is asked for next. */
+static void *write_after_idle_times(void *unused)
+{
+    static unsigned char memory[SIZE];
+
+    (void)unused;
+    for (int round = 0; round < 2; round++) {
+        struct aiocb cb;
+
+        /* Then there are this thread and what is left of the first. */
+        for (double end = now() + 3; thread_count() > 2 && now() < end;)
+            nap(20);
+        prepare(&cb, file, memory, SIZE, 0);
+        /* So that every kind of thread is wanted at once. */
+        cb.aio_sigevent.sigev_notify = SIGEV_SIGNAL;
+        cb.aio_sigevent.sigev_signo = SIGURG;
+        CHECK_EQ(aio_write(&cb), 0);
+        CHECK_EQ(finish(&cb), SIZE);
+    }
+    _exit(0);
+}
+
+static void go_on_without_the_first_thread(void *unused)
+{
+    (void)unused;
+    file = temporary_file(O_APPEND);
+    CHECK_EQ(write_now(file, "w", 1, 0), 1);
+    CHECK_EQ(pthread_detach(start_thread(write_after_idle_times, NULL)), 0);
+    pthread_exit(NULL);
+}
+
+/*
+ * Seen to fail, with ECANCELED in one child of ten, with a helper that takes the program's descriptors from a thread that has ended,
+ * as that which is started beside it has not told who it is yet, and then from the first thread, which has none.
+ */
+CASE(threads_are_started_anew_after_the_first_thread_has_ended)
+{
+    enum { CHILDREN = 100 };
+    pid_t children[CHILDREN];
+
+    for (int i = 0; i < CHILDREN; i++)
+        children[i] = start_child(go_on_without_the_first_thread, NULL);
+    for (int i = 0; i < CHILDREN; i++)
+        CHECK_EXITS(children[i], 0);
+}
+
 static void *submit_and_end(void *unused)
 {
     start_requests();

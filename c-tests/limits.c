@@ -259,6 +259,23 @@ DEFECT(waiters_wake_when_no_descriptor_is_free, "a request that waits for data c
     cancel_under_waiters();
 }
 
+/*
+ * No further descriptor is allowed, also to a thread with a table of its own: what is open goes on. Seen to fail, with ECANCELED,
+ * when a helper that may not have a copy of the descriptor says that it is closed.
+ */
+CASE(no_descriptor_is_allowed_any_more)
+{
+    open_all();
+    CHECK_EQ(try_everything(), DEPTH);
+    limit(RLIMIT_NOFILE, 0);
+    for (int i = 0; i < 20; i++) {
+        /* Beyond the end, which is not done in the call. */
+        CHECK_EQ(write_now(file, memory, SIZE, (off_t)(DEPTH + i) * SIZE), SIZE);
+        CHECK_EQ(write_now(direct, memory, SIZE, (off_t)(DEPTH + 20 + i) * SIZE), SIZE);
+    }
+    CHECK_EQ(try_everything(), DEPTH);
+}
+
 /* A daemon closes what it does not know, and takes the numbers for files of its own. */
 CASE(every_descriptor_is_closed)
 {

@@ -9,6 +9,7 @@
 // timeout: 60
 #include "tools/descriptors.h"
 
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 enum { MANY = 100000 };
@@ -110,6 +111,47 @@ CASE(hundred_thousand_direct_reads)
     /* Reads that share a buffer read the same block into it. */
     for (int i = 0; i < DEPTH; i++)
         CHECK(is_filled(got + (size_t)i * BLOCK, 512, i % BLOCKS));
+}
+
+/*
+ * What the kernel does only at once, as it has no waiting for memory, behind a full ring. Seen to fail, with EOPNOTSUPP, when
+ * a request that has waited for room is asked for without waiting, and what the kernel says to that is taken for its end.
+ */
+CASE(direct_requests_of_a_file_in_memory_behind_many_others)
+{
+    enum { READS = 1500, SIZE = 128 << 10, BLOCKS = 64, OTHERS = 20, BLOCK = 4096 };
+    char *buffer = aligned(SIZE), *blocks = aligned(OTHERS * BLOCK);
+    static struct aiocb others[OTHERS];
+    int fd = temporary_file(O_DIRECT), memory = memfd_create("behind", 0);
+    char name[64];
+
+    CHECK(memory >= 0);
+    snprintf(name, sizeof name, "/proc/self/fd/%d", memory);
+    int direct = open(name, O_RDWR | O_DIRECT);
+    if (direct == -1 && errno == EINVAL)
+        SKIP("files in memory have no O_DIRECT here");
+    CHECK(direct >= 0);
+    for (int i = 0; i < BLOCKS; i++)
+        CHECK_EQ(pwrite(fd, buffer, SIZE, (off_t)i * SIZE), SIZE);
+    memset(blocks, 'm', OTHERS * BLOCK);
+    CHECK_EQ(pwrite(memory, blocks, OTHERS * BLOCK, 0), OTHERS * BLOCK);
+    for (int i = 0; i < OTHERS; i++)
+        memset(blocks + i * BLOCK, i % 2 ? 'w' : 'r', BLOCK);
+    for (int i = 0; i < READS; i++)
+        start_read(&cbs[i], fd, buffer, SIZE, (off_t)(i % BLOCKS) * SIZE);
+    for (int i = 0; i < OTHERS; i++) {
+        prepare(&others[i], direct, blocks + i * BLOCK, BLOCK, (off_t)i * BLOCK);
+        CHECK_EQ(i % 2 ? aio_write(&others[i]) : aio_read(&others[i]), 0);
+    }
+    for (int i = 0; i < OTHERS; i++)
+        CHECK_EQ(finish(&others[i]), BLOCK);
+    for (int i = 0; i < OTHERS; i++) {
+        CHECK(is_filled(blocks + i * BLOCK, BLOCK, i % 2 ? 'w' : 'm'));
+        CHECK_EQ(pread(memory, blocks, BLOCK, (off_t)i * BLOCK), BLOCK);
+        CHECK(is_filled(blocks, BLOCK, i % 2 ? 'w' : 'm'));
+    }
+    for (int i = 0; i < READS; i++)
+        CHECK_EQ(finish(&cbs[i]), SIZE);
 }
 
 CASE(hundred_thousand_writes_and_reads_of_files)

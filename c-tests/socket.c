@@ -352,6 +352,68 @@ ON_MESSAGES(writes_wait_for_a_slow_reader_in_call_order)
         CHECK_EQ(finish(&cbs[i]), SIZE);
 }
 
+/* As many small messages as the queue takes; gives their number. */
+static int fill_queue(int fd)
+{
+    int count = 0;
+
+    while (send(fd, "x", 1, MSG_DONTWAIT) == 1)
+        count++;
+    CHECK_EQ(errno, EAGAIN);
+    return count;
+}
+
+/*
+ * An empty message takes its place in the queue as any other. Seen to fail, with success and no message, when a write of no bytes is
+ * over whatever the one attempt to send it gave.
+ */
+ON_MESSAGES(empty_write_waits_for_room)
+{
+    struct aiocb cb;
+    char byte;
+    int pair[2];
+
+    unix_pair(type, pair);
+    int count = fill_queue(pair[0]);
+    start_write(&cb, pair[0], "", 0, 0);
+    check_pending(&cb);
+    for (int i = 0; i < count; i++)
+        CHECK_EQ(read(pair[1], &byte, 1), 1);
+    CHECK_EQ(finish(&cb), 0);
+    CHECK_EQ(recv(pair[1], &byte, 1, MSG_DONTWAIT), 0);
+    CHECK_FAILS(recv(pair[1], &byte, 1, MSG_DONTWAIT), EAGAIN);
+}
+
+/* Seen to fail in the same way. */
+ON_MESSAGES(empty_nonblocking_write_to_a_full_queue_gives_EAGAIN)
+{
+    struct aiocb cb;
+    int pair[2];
+
+    unix_pair(type, pair);
+    fill_queue(pair[0]);
+    set_nonblocking(pair[0]);
+    start_write(&cb, pair[0], "", 0, 0);
+    CHECK_ENDS_WITH(&cb, EAGAIN);
+}
+
+/* Seen to fail in the same way: the request succeeds. */
+ON_MESSAGES(empty_write_to_a_peer_that_is_gone_fails)
+{
+    struct aiocb waiting, cb;
+    int pair[2];
+
+    CHECK(signal(SIGPIPE, SIG_DFL) != SIG_ERR);
+    unix_pair(type, pair);
+    fill_queue(pair[0]);
+    start_write(&waiting, pair[0], "", 0, 0);
+    nap(30);
+    close(pair[1]);
+    printf("%d ", await(&waiting));
+    start_write(&cb, pair[0], "", 0, 0);
+    printf("%d\n", await(&cb));
+}
+
 ON_MESSAGES(too_big_a_message_gives_EMSGSIZE)
 {
     enum { SIZE = 8 << 20 };

@@ -8,6 +8,7 @@
  */
 #include "tools/descriptors.h"
 
+#include <sys/epoll.h>
 #include <termios.h>
 
 /* ends[0] is the terminal as a program sees it, ends[1] the master behind it. Raw: every byte passes as it is. */
@@ -208,6 +209,30 @@ DEFECT(thirty_idle_terminals_do_not_hold_up_a_file, "each waiting read keeps one
     }
 }
 
+/*
+ * A master cannot be read without waiting by the program's own opening of it, and to open it again makes another. Seen to fail, by
+ * hanging at a master with data, when a helper waits for the data of each.
+ */
+DEFECT(seventy_idle_masters_hold_up_neither_a_file_nor_each_other, "each waiting read keeps one of at most twenty threads")
+{
+    enum { MASTERS = 70 };
+    static struct aiocb cbs[MASTERS];
+    static char buffers[MASTERS][8];
+    int ends[MASTERS][2];
+
+    for (int i = 0; i < MASTERS; i++) {
+        open_terminal(ends[i], 1);
+        start_read(&cbs[i], ends[i][1], buffers[i], sizeof buffers[i], 0);
+    }
+    nap(1000);
+    check_file_read_works();
+    CHECK_EQ(write_now(temporary_file(0), "file", 4, 0), 4);
+    for (int i = MASTERS - 1; i >= 0; i--) {
+        feed(ends[i][0], "hi", 2);
+        CHECK_EQ(finish(&cbs[i]), 2);
+    }
+}
+
 DEFECT(a_hundred_stuck_writes_do_not_hold_up_a_file, "each waiting write keeps one of at most twenty threads")
 {
     enum { TERMINALS = 100, SIZE = 100000 };
@@ -311,4 +336,121 @@ DIFFERS(watched_terminals_outlive_our_closed_descriptors, "libc has a thread blo
         feed(ends[i][1], "x", 1);
         CHECK_EQ(finish(&cbs[i]), 1);
     }
+}
+
+/* ---- Closed while a read waits -------------------------------------------------------------------- */
+
+/* Gets the number that was closed last, unless a descriptor of the library's has it by now. */
+static int open_again(int master)
+{
+    int fd = open(ptsname(master), O_RDWR | O_NOCTTY);
+
+    CHECK(fd >= 0);
+    return fd;
+}
+
+/* What it read is a line, or it read nothing and is cancelled. */
+static void check_line_or_cancelled(struct aiocb *cb)
+{
+    int error = await(cb);
+
+    CHECK(error == 0 || error == ECANCELED);
+    CHECK_EQ(aio_return(cb), error == 0 ? 2 : -1);
+}
+
+/*
+ * The terminal is closed and opened again under the same number. Seen to fail, by hanging, when the library takes the terminal for
+ * watched because the number is: the kernel forgot it with the close.
+ */
+CASE(terminal_that_is_opened_again_is_read)
+{
+    char buffers[2][8];
+    struct aiocb closed, again;
+    int ends[2];
+
+    open_terminal(ends, 0);
+    /* So that the close is not a hang-up. */
+    open_again(ends[1]);
+    start_read(&closed, ends[0], buffers[0], sizeof buffers[0], 0);
+    nap(50);
+    close(ends[0]);
+    int fd = open_again(ends[1]);
+    start_read(&again, fd, buffers[1], sizeof buffers[1], 0);
+    nap(30);
+    feed(ends[1], "1\n2\n", 4);
+    CHECK_EQ(finish(&again), 2);
+    check_line_or_cancelled(&closed);
+}
+
+/* Seen to fail when the library learns of input only from the descriptor that is closed: the read never ends. */
+CASE(read_of_a_closed_terminal_ends_when_input_comes)
+{
+    char buffer[8];
+    struct aiocb cb;
+    int ends[2];
+
+    open_terminal(ends, 0);
+    int other = open_again(ends[1]);
+    start_read(&cb, ends[0], buffer, sizeof buffer, 0);
+    nap(50);
+    close(ends[0]);
+    nap(30);
+    feed(ends[1], "1\n", 2);
+    check_line_or_cancelled(&cb);
+    if (aio_error(&cb) == ECANCELED)
+        CHECK(has_data(other));
+}
+
+/* How many of this process's descriptors are epoll instances. */
+static int epoll_count(void)
+{
+    DIR *directory = opendir("/proc/self/fd");
+    char target[64];
+    int count = 0;
+
+    CHECK(directory != NULL);
+    for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+        ssize_t length = readlinkat(dirfd(directory), entry->d_name, target, sizeof target);
+
+        count += length > 0 && memmem(target, (size_t)length, "eventpoll", 9) != NULL;
+    }
+    closedir(directory);
+    return count;
+}
+
+/*
+ * The close falls into every moment of a read that begins to wait, which is then cancelled. Seen to fail, with hundreds of
+ * epoll instances, when the library makes one anew for what it cannot watch, and leaves the old one open.
+ */
+CASE(terminals_closed_at_any_moment_leave_no_descriptor_behind)
+{
+    enum { ROUNDS = 2000, SPARE = 2 };
+    static struct aiocb cbs[ROUNDS];
+    static char bytes[ROUNDS][8];
+    int ends[2];
+    double end = now() + 3;
+
+    open_terminal(ends, 0);
+    int before = epoll_count();
+    srand(1);
+    for (int round = 0; round < ROUNDS && now() < end; round++) {
+        struct aiocb *cb = &cbs[round];
+        int fd = open_again(ends[1]);
+
+        start_read(cb, fd, bytes[round], sizeof bytes[round], 0);
+        for (double until = now() + 250e-6 * rand() / RAND_MAX; now() < until;)
+            continue;
+        close(fd);
+        usleep(400);
+        /* It may have ended already, or libc's be under way, and the number be another one: no matter. */
+        fd = open_again(ends[1]);
+        aio_cancel(fd, cb);
+        close(fd);
+    }
+    /* One may be on its way out. */
+    for (end = now() + 2; epoll_count() > before + SPARE && now() < end;)
+        nap(10);
+    int after = epoll_count();
+    if (after > before + SPARE)
+        FAIL("%d epoll instances, and %d before", after, before);
 }
