@@ -216,12 +216,12 @@ fn write(engine: &'static Engine, submission: &Submission) -> Way {
     let direct = here && flags & libc::O_DIRECT != 0 && !appends;
     let mut rest = submission.buffer;
     let small = rest.bytes <= MOST_IN_CALLER;
-    if here
-        && small
-        && !direct
-        && flags & libc::O_DIRECT == 0
-        && order::may_write_now(engine, status.identity)
-    {
+    // What appends is a record: done in part here and in part by a helper it would have another process's in between. And
+    // RWF_NOWAIT does not keep xfs from waiting for the device where O_DSYNC, a part of O_SYNC, asks for it. Memory takes all of
+    // it at once.
+    let may_wait_or_stop = flags & (libc::O_APPEND | libc::O_DSYNC) != 0 && !files::is_memory(fd);
+    let now = here && small && flags & libc::O_DIRECT == 0 && !may_wait_or_stop;
+    if now && order::may_write_now(engine, status.identity) {
         match write_now(engine, submission, status.identity) {
             WriteNow::Ended(outcome) => return ended(engine, submission, outcome),
             WriteNow::Partly(count) => rest = rest.after(count),
