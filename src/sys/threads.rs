@@ -47,10 +47,11 @@ pub fn is_pending(signal: c_int) -> bool {
 struct KernelSigaction {
     handler: usize,
     flags: usize,
-    #[cfg(target_arch = "x86_64")]
     restorer: usize,
     mask: u64,
 }
+// On arm64 too: it has SA_RESTORER, for its 32-bit programs.
+const _: () = assert!(size_of::<KernelSigaction>() == 32);
 
 /// Whether every handler that the program has installed is SA_RESTART: then a wait without
 /// time-out goes on after one of them ran, as the kernel would restart libc's own.
