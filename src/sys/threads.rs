@@ -171,6 +171,27 @@ pub fn thread_id() -> u32 {
     unsafe { syscall(libc::SYS_gettid, [0; 6]) }.unwrap_or(0) as u32
 }
 
+/// What glibc (2.32 and newer) says of this process and those that it was forked from; false where libc says nothing.
+/// Not by dlsym, which waits for whoever is loading an object.
+pub fn never_had_threads() -> bool {
+    let said: *const u8;
+    // SAFETY: `said` is the address of a char, or NULL where nothing loaded defines the name.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        core::arch::asm!(
+            ".weak __libc_single_threaded",
+            "mov {said}, qword ptr [rip + __libc_single_threaded@GOTPCREL]",
+            said = out(reg) said, options(pure, readonly, nostack, preserves_flags));
+        #[cfg(target_arch = "aarch64")]
+        core::arch::asm!(
+            ".weak __libc_single_threaded",
+            "adrp {said}, :got:__libc_single_threaded",
+            "ldr {said}, [{said}, :got_lo12:__libc_single_threaded]",
+            said = out(reg) said, options(pure, readonly, nostack, preserves_flags));
+        !said.is_null() && said.read_volatile() != 0
+    }
+}
+
 /// Zeroed private memory of `bytes`, from mmap: the library allocates nowhere else while it works,
 /// so that it never meets the program's allocator inside a lock or a signal handler.
 pub fn map_zeroed(bytes: usize) -> Option<core::ptr::NonNull<u8>> {
