@@ -23,6 +23,9 @@ pub enum Service {
 /// Tells this process's engine from its parent's, which counted lower. Not wiped in a child.
 static EPOCH: AtomicU32 = AtomicU32::new(0);
 
+/// 1: the kernel wipes no page, so there is none, and libc's own implementation serves this process and its children.
+static UNWIPED: AtomicU32 = AtomicU32::new(0);
+
 /// `aio_init`'s hints; 0: none given.
 static HINT_THREADS: AtomicU32 = AtomicU32::new(0);
 static HINT_REQUESTS: AtomicU32 = AtomicU32::new(0);
@@ -48,7 +51,9 @@ pub fn service() -> Result<Service, Errno> {
 /// Who answers, if that was decided already. Async-signal-safe.
 #[inline]
 pub fn decided() -> Option<Service> {
-    let page = page()?;
+    let Some(page) = page() else {
+        return (UNWIPED.load(Ordering::Acquire) != 0).then_some(Service::Libc);
+    };
     match current() {
         Some(engine) => Some(Service::Engine(engine)),
         None => (page.refused.load(Ordering::Acquire) != 0).then_some(Service::Libc),
@@ -62,8 +67,12 @@ fn start() -> Result<Service, Errno> {
     }
     let page = match make_page() {
         Ok(page) => page,
-        // A kernel that cannot wipe a page has no io_pgetevents either; nothing to remember.
-        Err(Errno::NOSYS) => return Ok(Service::Libc),
+        // Older than 4.14, or a seccomp filter's answer.
+        Err(Errno::NOSYS) => {
+            crate::libc_fallback::prepare();
+            UNWIPED.store(1, Ordering::Release);
+            return Ok(Service::Libc);
+        }
         Err(errno) => return Err(errno),
     };
     // What may ask the dynamic loader comes before and after the start lock: the loader's own lock is held by who runs an
