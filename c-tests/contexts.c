@@ -5,8 +5,9 @@
  * Most cases have a filter refuse io_setup as the kernel does when the machine has none left. The last one really uses them up,
  * for some milliseconds: only where AIO_TEST_ALONE says that nobody else on this machine wants one.
  *
- * Seen to fail: a_small_context_will_do on a library that did not ask for less when refused, the others on one that gave
- * EAGAIN itself when it got no context.
+ * Seen to fail: a_small_context_will_do on a library that did not ask for less when refused, where_no_page_can_be_wiped_libc_serves
+ * on one that let libc serve and then answered aio_error itself, with ECANCELED, and that kept a page for each call; the
+ * others on one that gave EAGAIN itself when it got no context.
  */
 #include "children.h"
 
@@ -15,6 +16,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
+#include <sys/mman.h>
 
 #if defined(__x86_64__)
 #define MACHINE AUDIT_ARCH_X86_64
@@ -152,6 +154,63 @@ static void use_a_small_one(void *unused)
 DIFFERS(a_small_context_will_do, "libc has no contexts")
 {
     reap_child(start_child(use_a_small_one, NULL));
+}
+
+/* ---- Kernels that do not wipe a page in a child ------------------------------------------------------ */
+
+static void refuse_wiping(void)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MACHINE, 0, 4),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_madvise, 0, 2),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MADV_WIPEONFORK, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+    };
+    struct sock_fprog program = { sizeof code / sizeof code[0], code };
+
+    CHECK_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == -1)
+        SKIP("no seccomp filter here");
+}
+
+/* Pages that this process has mapped, whatever for. */
+static long mapped_pages(void)
+{
+    FILE *sizes = fopen("/proc/self/statm", "r");
+    long pages = 0;
+
+    CHECK(sizes != NULL);
+    CHECK_EQ(fscanf(sizes, "%ld", &pages), 1);
+    fclose(sizes);
+    return pages;
+}
+
+CASE(where_no_page_can_be_wiped_libc_serves)
+{
+    enum { CALLS = 10000 };
+    const struct timespec soon = { 0, 20 * 1000 * 1000 };
+    struct aiocb waiting;
+    const struct aiocb *list[1] = { &waiting };
+    int ends[2], file = temporary_file(0);
+    char byte;
+
+    refuse_wiping();
+    pending_read(&waiting, ends, &byte, 1);
+    CHECK_EQ(aio_read(&waiting), 0);
+    CHECK_EQ(aio_error(&waiting), EINPROGRESS);
+    CHECK_FAILS(aio_suspend(list, 1, &soon), EAGAIN);
+    CHECK_EQ(write(ends[1], "w", 1), 1);
+    CHECK_EQ(finish(&waiting), 1);
+    use_everything();
+    long before = mapped_pages();
+    for (int i = 0; i < CALLS; i++)
+        CHECK_EQ(read_now(file, &byte, 1, 0), 0);
+    /* libc may have started a thread or two. */
+    CHECK(mapped_pages() - before < CALLS / 2);
 }
 
 /* ---- Really ---------------------------------------------------------------------------------------- */

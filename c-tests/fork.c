@@ -2,12 +2,15 @@
  * fork, and all that is like it, with requests in flight: a child starts clean, and the parent does not notice.
  *
  * Seen to fail: on libc's implementation, as each DEFECT says; the same cases on a library whose page is not wiped in a child,
- * and the_parents_requests_read_cancelled_in_the_child on one that does not look whose request it is.
+ * and the_parents_requests_read_cancelled_in_the_child on one that does not look whose request it is;
+ * a_handler_forks_on_top_of_aio_error on one whose child tried to take its parent's completions, again and again.
  */
 #include "children.h"
 
 #include <semaphore.h>
 #include <spawn.h>
+#include <sys/resource.h>
+#include <sys/time.h>
 
 /* A request that has been through leaves its thread behind on libc's implementation, idle, for a second. */
 static void use_a_little(void)
@@ -291,6 +294,64 @@ DEFECT(a_daemon_goes_on, "a child waits for the parent's idle thread, which it d
     CHECK_EQ(poll(&ready, 1, (int)(DEADLINE_SECONDS * 1000)), 1);
     CHECK_EQ(read(ends[0], &byte, 1), 1);
     CHECK_EQ(byte, 'd');
+}
+
+/* The child goes on in the interrupted call, as a copy: what it looks at there is its parent's. */
+static volatile sig_atomic_t is_child, children;
+
+/* Seconds that the children which have ended kept a processor busy. */
+static double used_by_children(void)
+{
+    struct rusage used;
+
+    CHECK_EQ(getrusage(RUSAGE_CHILDREN, &used), 0);
+    return (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec)
+        + (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
+}
+
+static void fork_in_handler(int signo, siginfo_t *info, void *context)
+{
+    double before = used_by_children();
+    int error = errno;
+
+    (void)signo, (void)info, (void)context;
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        /* Time for the parent's request to complete, which nobody there takes notice of meanwhile. */
+        nap(3);
+        is_child = 1;
+    } else {
+        CHECK_EXITS(child, 0);
+        /* One that tries in vain does so until somebody here takes what has completed: about a second. */
+        CHECK(used_by_children() - before < 0.4);
+        children++;
+    }
+    errno = error;
+}
+
+DIFFERS(a_handler_forks_on_top_of_aio_error, "a child may find libc's lock held by a thread that it does not have")
+{
+    enum { SIZE = 1 << 20, CHILDREN = 150 };
+    const struct itimerval often = { { 0, 7000 }, { 0, 7000 } }, never = { { 0, 0 }, { 0, 0 } };
+    unsigned char *memory = aligned(SIZE);
+    int file = temporary_file(O_DIRECT);
+    struct aiocb cb;
+
+    CHECK_EQ(pwrite(file, memory, SIZE, 0), SIZE);
+    on_signal(SIGALRM, fork_in_handler, SA_RESTART);
+    CHECK_EQ(setitimer(ITIMER_REAL, &often, NULL), 0);
+    while (children < CHILDREN) {
+        prepare(&cb, file, memory, SIZE, 0);
+        CHECK_EQ(aio_read(&cb), 0);
+        while (aio_error(&cb) == EINPROGRESS && !is_child)
+            continue;
+        if (is_child)
+            _exit(0);
+        CHECK_EQ(finish(&cb), SIZE);
+    }
+    CHECK_EQ(setitimer(ITIMER_REAL, &never, NULL), 0);
 }
 
 /* Ways to run another program, none of which may disturb what is in flight. */

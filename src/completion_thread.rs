@@ -49,6 +49,10 @@ pub fn run(engine: &'static Engine) {
         seat.word.store(ASLEEP, Ordering::SeqCst);
         // After the word: `wake`, rules 3 and 4, and a notification put into the outbox meanwhile.
         let owed_now = engine.owed.load(Ordering::SeqCst) != 0;
+        if !owed_now {
+            // Who stopped leading may have called us for what was owed then, and is not any more.
+            hand_over(engine);
+        }
         let may_lead_now = owed_now && engine.leader.load(Ordering::SeqCst) == 0;
         if !may_lead_now && owed == owed_now && (retry || !has_work(engine, &blocked)) {
             let limit = match (retry, owed) {

@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
 use crate::lock::{Blocked, Guard};
 use crate::pool::{Cell32, Cell64, Number, Pool, Slot};
+use crate::sys::threads::never_had_threads;
 use crate::wake::{wake_named, SEVERAL};
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -252,15 +253,6 @@ fn program_refers() -> bool {
     let dynamic = headers().find(|header| header.p_type == libc::PT_DYNAMIC);
     // SAFETY: the program's own load address and dynamic section.
     dynamic.is_some_and(|header| unsafe { refers(base, (base + header.p_vaddr) as *const _, true) })
-}
-
-/// What glibc (2.32 and newer) says of this process and those that it was forked from.
-fn never_had_threads() -> bool {
-    // SAFETY: a NUL-terminated name; the variable is a char.
-    unsafe {
-        let said = libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()).cast::<u8>();
-        !said.is_null() && said.read_volatile() != 0
-    }
 }
 
 const SONAME: &[u8] = b"libaio_posix.so";

@@ -9,7 +9,7 @@
 use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::lock::Lock;
-use crate::sys::threads::{map_zeroed, wipe_on_fork};
+use crate::sys::threads::{map_zeroed, unmap, wipe_on_fork};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use once_cell::race::OnceNonZeroUsize;
 
@@ -35,11 +35,15 @@ pub fn page() -> Option<&'static Page> {
     PAGE.get().map(|address| unsafe { &*(address.get() as *const Page) })
 }
 
-/// The page, made at first use. An error: no memory, or a kernel before 4.14.
+/// The page, made at first use. EAGAIN: no memory. ENOSYS: the kernel does not wipe it (before 4.14, or a seccomp filter).
 pub fn make_page() -> Result<&'static Page, Errno> {
     PAGE.get_or_try_init(|| {
         let memory = map_zeroed(BYTES).ok_or(Errno::AGAIN)?;
-        wipe_on_fork(memory, BYTES).map_err(|_| Errno::NOSYS)?;
+        if wipe_on_fork(memory, BYTES).is_err() {
+            // SAFETY: nobody has seen it.
+            unsafe { unmap(memory, BYTES) };
+            return Err(Errno::NOSYS);
+        }
         Ok(memory.addr())
     })?;
     page().ok_or(Errno::AGAIN)

@@ -3,7 +3,8 @@
 //! **Lock order.** There are three locks. The start lock (`process`) is outermost and is never
 //! held while a request moves. The engine's lock guards every queue; nobody waits, allocates or
 //! notifies under it. The callback pool's lock (`callbacks`) belongs to library threads
-//! alone. No thread holds two of them, so they cannot deadlock.
+//! alone. No thread holds two of them, so they cannot deadlock. Nor does one that holds any of them call the dynamic
+//! loader (dlsym, dl_iterate_phdr): its lock is held while an object's constructors run, and those may call us.
 //!
 //! **Signals.** A handler may call `aio_suspend` on top of any library frame, and it may need the
 //! engine's lock. So whoever takes the lock has all signals blocked ([`Blocked`] is the

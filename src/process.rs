@@ -3,7 +3,7 @@
 
 use crate::engine::Engine;
 use crate::errno::Errno;
-use crate::fork::{current, make_page};
+use crate::fork::{current, make_page, page, Page};
 use crate::lock::Blocked;
 use crate::observe;
 use crate::ring::{Ring, DEFAULT_REQUESTS};
@@ -22,6 +22,9 @@ pub enum Service {
 
 /// Tells this process's engine from its parent's, which counted lower. Not wiped in a child.
 static EPOCH: AtomicU32 = AtomicU32::new(0);
+
+/// 1: the kernel wipes no page, so there is none, and libc's own implementation serves this process and its children.
+static UNWIPED: AtomicU32 = AtomicU32::new(0);
 
 /// `aio_init`'s hints; 0: none given.
 static HINT_THREADS: AtomicU32 = AtomicU32::new(0);
@@ -48,7 +51,9 @@ pub fn service() -> Result<Service, Errno> {
 /// Who answers, if that was decided already. Async-signal-safe.
 #[inline]
 pub fn decided() -> Option<Service> {
-    let page = crate::fork::page()?;
+    let Some(page) = page() else {
+        return (UNWIPED.load(Ordering::Acquire) != 0).then_some(Service::Libc);
+    };
     match current() {
         Some(engine) => Some(Service::Engine(engine)),
         None => (page.refused.load(Ordering::Acquire) != 0).then_some(Service::Libc),
@@ -57,30 +62,51 @@ pub fn decided() -> Option<Service> {
 
 #[cold]
 fn start() -> Result<Service, Errno> {
-    let page = match make_page() {
-        Ok(page) => page,
-        // A kernel that cannot wipe a page has no io_pgetevents either; nothing to remember.
-        Err(Errno::NOSYS) => return Ok(Service::Libc),
-        Err(errno) => return Err(errno),
-    };
-    if page.refused.load(Ordering::Acquire) != 0 {
-        return Ok(Service::Libc);
-    }
-    let blocked = Blocked::new();
-    let _guard = page.start.lock(&blocked);
     if let Some(service) = decided() {
         return Ok(service);
     }
+    let page = match make_page() {
+        Ok(page) => page,
+        // Older than 4.14, or a seccomp filter's answer.
+        Err(Errno::NOSYS) => {
+            crate::libc_fallback::prepare();
+            UNWIPED.store(1, Ordering::Release);
+            return Ok(Service::Libc);
+        }
+        Err(errno) => return Err(errno),
+    };
+    // What may ask the dynamic loader comes before and after the start lock: the loader's own lock is held by who runs an
+    // object's constructor, which may be about to start us, too.
+    let _ = crate::finished::is_referred_to();
+    if let Some(service) = start_engine(page)? {
+        return Ok(service);
+    }
+    crate::libc_fallback::prepare();
+    let blocked = Blocked::new();
+    let _guard = page.start.lock(&blocked);
+    // Another thread may have been given a context meanwhile.
+    if let Some(service) = decided() {
+        return Ok(service);
+    }
+    observe::context_refused();
+    page.refused.store(1, Ordering::Release);
+    Ok(Service::Libc)
+}
+
+/// The engine, or what another thread decided before us. `None`: the kernel refuses a context.
+fn start_engine(page: &Page) -> Result<Option<Service>, Errno> {
+    let blocked = Blocked::new();
+    let _guard = page.start.lock(&blocked);
+    if let Some(service) = decided() {
+        return Ok(Some(service));
+    }
     observe::start();
     let Some(engine) = new_engine()? else {
-        observe::context_refused();
-        crate::libc_fallback::prepare();
-        page.refused.store(1, Ordering::Release);
-        return Ok(Service::Libc);
+        return Ok(None);
     };
     observe::engine_started();
     page.engine.store(core::ptr::from_ref(engine).cast_mut(), Ordering::Release);
-    Ok(Service::Engine(engine))
+    Ok(Some(Service::Engine(engine)))
 }
 
 /// A new engine; its threads start with the first request that needs them. `None`: the kernel refuses a context.

@@ -4,6 +4,7 @@ use crate::complete::complete;
 use crate::direct;
 use crate::engine::Engine;
 use crate::errno::{from_kernel, Errno};
+use crate::fork;
 use crate::lock::Blocked;
 use crate::notify::Notice;
 use crate::observe;
@@ -72,6 +73,11 @@ pub fn rescue(engine: &Engine, blocked: &Blocked) {
 /// Takes what has completed, without waiting, unless somebody else leads.
 /// Signals blocked; async-signal-safe.
 pub fn reap_now(engine: &Engine, blocked: &Blocked) {
+    // A handler may have forked on top of our caller, and we are in the child: it sees the parent's completions, and
+    // cannot take them. With signals blocked none comes from here on.
+    if !fork::is_current(engine) {
+        return;
+    }
     let me = self_id();
     let mut inbox = [IoEvent::default(); INBOX];
     loop {
@@ -80,8 +86,10 @@ pub fn reap_now(engine: &Engine, blocked: &Blocked) {
             return;
         }
         rescue(engine, blocked);
+        let mut taken = Ok(0);
         while engine.ring.has_events() {
-            let count = engine.ring.take(&mut inbox).unwrap_or(0);
+            taken = engine.ring.take(&mut inbox);
+            let count = taken.unwrap_or(0);
             if count == 0 {
                 break;
             }
@@ -92,8 +100,9 @@ pub fn reap_now(engine: &Engine, blocked: &Blocked) {
         }
         stop_leading(engine, me);
         hand_over(engine);
-        // Who put something in between our last look and here, and found us leading, relies on us.
-        if !engine.ring.has_events() {
+        // Who put something in between our last look and here, and found us leading, relies on us. Unless we are not let:
+        // EINTR is a seccomp supervisor's (`Ring::submit`), any other error stays.
+        if !engine.ring.has_events() || taken.is_err_and(|errno| errno != Errno::INTR) {
             return;
         }
     }

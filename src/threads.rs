@@ -53,6 +53,9 @@ pub fn ensure(engine: &'static Engine) -> Result<(), Errno> {
 #[cold]
 fn revive(engine: &'static Engine, role: Role) -> Result<(), Errno> {
     let alive = &engine.alive[role as usize];
+    // Before STARTING is seen: a handler on top of us that needs a thread too would wait for us. And a thread inherits its
+    // creator's mask: none of the program's signals may reach it.
+    let blocked = Blocked::new();
     loop {
         match alive.compare_exchange(NONE, STARTING, Ordering::SeqCst, Ordering::SeqCst) {
             Ok(_) => break,
@@ -62,8 +65,6 @@ fn revive(engine: &'static Engine, role: Role) -> Result<(), Errno> {
             Err(_) => return Ok(()),
         }
     }
-    // A thread inherits its creator's mask: none of the program's signals may reach it.
-    let blocked = Blocked::new();
     let started = match role {
         Role::Completion => start(role, engine),
         Role::Helper => start_helper(engine, &blocked),

@@ -9,6 +9,7 @@
 
 use crate::abi::AiocbRef;
 use crate::engine::Engine;
+use crate::fork;
 use crate::lock::Blocked;
 use crate::reap::reap_now;
 use crate::request::{find, flag, Handle};
@@ -91,7 +92,9 @@ fn wait_while(engine: &Engine, condition: impl Fn() -> bool) {
             continue;
         }
         let moment = now();
-        if (moment.tv_sec, moment.tv_nsec) > (longest.tv_sec, longest.tv_nsec) {
+        let is_late = (moment.tv_sec, moment.tv_nsec) > (longest.tv_sec, longest.tv_nsec);
+        // Not current: a handler forked on top of us, and in the child there is no other thread.
+        if is_late || !fork::is_current(engine) {
             return;
         }
         // The other thread may have left meanwhile, or be held up.

@@ -32,7 +32,8 @@
 //!    something is owed, wakes the completion thread.
 //!    Who goes to sleep as a follower sets its word, then looks at `leader`. So either the sleeper
 //!    sees that nobody leads, or the leaving one sees the sleeper. An invited waiter that is
-//!    satisfied and leaves passes the invitation on: everyone who leaves calls [`hand_over`].
+//!    satisfied and leaves passes the invitation on: everyone who leaves calls [`hand_over`]. So does the completion
+//!    thread, woken for what is not owed any more: after it has set its word, before it sleeps.
 //! 4. *Owed.* A submitter counts `owed` up, then looks at `leader`; who stops leading stores 0, then
 //!    looks at `owed`. One of them wakes the completion thread.
 //!

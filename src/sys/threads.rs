@@ -47,10 +47,11 @@ pub fn is_pending(signal: c_int) -> bool {
 struct KernelSigaction {
     handler: usize,
     flags: usize,
-    #[cfg(target_arch = "x86_64")]
     restorer: usize,
     mask: u64,
 }
+// On arm64 too: it has SA_RESTORER, for its 32-bit programs.
+const _: () = assert!(size_of::<KernelSigaction>() == 32);
 
 /// Whether every handler that the program has installed is SA_RESTART: then a wait without
 /// time-out goes on after one of them ran, as the kernel would restart libc's own.
@@ -168,6 +169,27 @@ pub fn self_id() -> u64 {
 pub fn thread_id() -> u32 {
     // SAFETY: takes and touches nothing.
     unsafe { syscall(libc::SYS_gettid, [0; 6]) }.unwrap_or(0) as u32
+}
+
+/// What glibc (2.32 and newer) says of this process and those that it was forked from; false where libc says nothing.
+/// Not by dlsym, which waits for whoever is loading an object.
+pub fn never_had_threads() -> bool {
+    let said: *const u8;
+    // SAFETY: `said` is the address of a char, or NULL where nothing loaded defines the name.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        core::arch::asm!(
+            ".weak __libc_single_threaded",
+            "mov {said}, qword ptr [rip + __libc_single_threaded@GOTPCREL]",
+            said = out(reg) said, options(pure, readonly, nostack, preserves_flags));
+        #[cfg(target_arch = "aarch64")]
+        core::arch::asm!(
+            ".weak __libc_single_threaded",
+            "adrp {said}, :got:__libc_single_threaded",
+            "ldr {said}, [{said}, :got_lo12:__libc_single_threaded]",
+            said = out(reg) said, options(pure, readonly, nostack, preserves_flags));
+        !said.is_null() && said.read_volatile() != 0
+    }
 }
 
 /// Zeroed private memory of `bytes`, from mmap: the library allocates nowhere else while it works,
