@@ -41,11 +41,11 @@ use crate::pins::Pins;
 use crate::polls;
 use crate::pool::Number;
 use crate::request::{Operation, RUNNING};
-use crate::stand_in::without_copy;
+use crate::stand_in::{transfer_pinned, without_copy};
 use crate::sys::files::{lock_pages, synchronise};
 use crate::sys::threads::{self, futex_wait, later};
 use crate::threads::{may_end, start_helper, Role, IDLE};
-use crate::transfers::{transfer_pinned, transfer_ready, transfer_rest};
+use crate::transfers::{transfer_ready, transfer_rest};
 use crate::wake::wake_named;
 use crate::worklist::{
     call_any_helper, leave_file, Heads, Job, Worklist, AT_WORK, CALLED, LINGERING, SLEEPING, STANDING_BY,

@@ -14,6 +14,7 @@
 //! told                                  seeing what another thread is taking
 //! reap  own_work                        taking events out of the ring; a waiter's own work
 //! helpers  direct  polls                the ways onto the ring, and beside it
+//! stand_in                              the completion thread in the place of a helper that cannot
 //! transfers  pins                       reading and writing where one may wait
 //! complete  finished  admission         ending a request; letting it into the ring
 //! worklist  order  notify               queueing, ordering, telling

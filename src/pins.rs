@@ -9,7 +9,11 @@
 //! descriptor does not matter, nor does one that closes all it does not know.
 //!
 //! Where that is refused (before Linux 5.9, or by seccomp) a helper shares the program's table and looks at the
-//! descriptor itself just before it uses it: a window of some hundred nanoseconds remains.
+//! descriptor itself just before it uses it: a window of some hundred nanoseconds remains. Where copies were to be had once and
+//! are not any more, the completion thread does the same in the helper's place ([`crate::stand_in`]).
+//!
+//! A copy is kept from one request to the next of the same file, as long as the kernel says that it is what the number stands
+//! for (`kcmp`): the same file opened anew may be open in another way, for appending, say.
 
 use crate::engine::Engine;
 use crate::errno::Errno;

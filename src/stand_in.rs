@@ -8,6 +8,7 @@
 use crate::admission::is_still_open;
 use crate::engine::Engine;
 use crate::errno::{from_kernel, Errno, Outcome};
+use crate::pins::Pins;
 use crate::pool::{Cell64, Number};
 use crate::request::Operation;
 use crate::sys::files::synchronise;
@@ -25,6 +26,15 @@ pub struct StandIn {
     /// Its request, until that is done; then 0. Futex word.
     number: AtomicU32,
     outcome: Cell64,
+}
+
+/// For a helper: `transfer_rest` on the pinned file.
+pub fn transfer_pinned(engine: &Engine, number: Number, pins: &mut Pins) -> Outcome {
+    let request = engine.request(number);
+    match pins.pin(engine, request) {
+        Ok(fd) => transfer_rest(request, fd),
+        Err(errno) => without_copy(engine, number, errno),
+    }
 }
 
 /// For a helper that has no copy of the request's descriptor, and `why`. The request's outcome.

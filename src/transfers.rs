@@ -3,19 +3,8 @@
 use crate::engine::Engine;
 use crate::errno::{Errno, Outcome};
 use crate::pins::Pins;
-use crate::pool::Number;
 use crate::request::{flag, Operation, Request};
-use crate::stand_in::without_copy;
 use crate::sys::files::{transfer, transfer_nowait, Direction};
-
-/// As `transfer_rest`, on the pinned file.
-pub fn transfer_pinned(engine: &Engine, number: Number, pins: &mut Pins) -> Outcome {
-    let request = engine.request(number);
-    match pins.pin(engine, request) {
-        Ok(fd) => transfer_rest(request, fd),
-        Err(errno) => without_copy(engine, number, errno),
-    }
-}
 
 /// A read that need not wait: all there by now, on the pinned file. `None`: the rest has to be waited for.
 pub fn transfer_ready(engine: &Engine, request: &Request, pins: &mut Pins) -> Option<Outcome> {

@@ -332,10 +332,7 @@ extern "C" fn cancelled(argument: *mut c_void) {
     }
     sleep.waiter.word.store(AWAKE, Ordering::SeqCst);
     sleep.goal.unregister(engine, sleep.number);
-    if let Some(batch) = engine.batches.get(sleep.goal.batch) {
-        batch.waiter.store(0, Ordering::SeqCst);
-        crate::complete::drop_batch(engine, sleep.goal.batch);
-    }
+    crate::complete::drop_batch(engine, sleep.goal.batch);
     engine.waiters.give(sleep.number);
     hand_over(engine);
 }
