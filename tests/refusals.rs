@@ -176,7 +176,7 @@ fn refusals_take_effect() {
 #[test]
 fn kernel_aio_is_refused_for_good() {
     let except = &[("without_memory_from_the_start", "libc's own hangs for some amounts of memory")];
-    for rule in ["io_setup=38", "io_setup=1", "io_submit=38", "io_pgetevents=38"] {
+    for rule in ["io_setup=38", "io_setup=1", "io_submit=38", "io_pgetevents=38", "madvise=22"] {
         under(&[rule], USUAL, ORDINARY, except);
     }
     for rule in ["io_setup=11", "io_setup=12", "io_submit=1"] {
