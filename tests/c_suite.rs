@@ -45,6 +45,7 @@ programs! {
     limits
     lio
     lio_wait
+    loading
     mixed_notify
     mlock
     never_blocks

@@ -64,6 +64,7 @@ static const struct known { const char *name; long number; struct condition cond
     { "eventfd2", SYS_eventfd2, { { 0, ~0U, 1 }, { 1, ~0U, EFD_CLOEXEC } } },
     { "rt_sigqueueinfo", SYS_rt_sigqueueinfo, { { 0 } } },
     { "rt_tgsigqueueinfo", SYS_rt_tgsigqueueinfo, { { 0 } } },
+    { "madvise", SYS_madvise, { { 2, ~0U, MADV_WIPEONFORK } } },
     { "threads", SYS_clone, { { 0, CLONE_THREAD, CLONE_THREAD } } },
     { "memory", SYS_mmap, { { 2, ~0U, PROT_READ | PROT_WRITE }, { 3, ~0U, MAP_PRIVATE | MAP_ANONYMOUS } } },
     { "batches", SYS_io_submit, { { 0 } } },

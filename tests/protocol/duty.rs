@@ -25,6 +25,11 @@ impl Engine {
                 true => owed,
                 false => self.owed.load() != 0,
             };
+            // `hand_over` looks at `owed`, too.
+            let keeps = self.has(Fault::KeepsUselessInvitation) || self.has(Fault::NoSecondLookAtOwed);
+            if !owed_now && !keeps {
+                self.hand_over();
+            }
             let may_lead_now = owed_now && self.leader.load() == 0;
             let nothing_to_deliver = self.has(Fault::NoSecondLookAtOutbox) || self.outbox.load() == 0;
             if !may_lead_now && owed == owed_now && nothing_to_deliver {

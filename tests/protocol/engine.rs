@@ -131,18 +131,14 @@ impl Engine {
         if self.leader.load() != 0 {
             return;
         }
+        if seen.unwrap_or_else(|| self.owed.load()) != 0 {
+            return self.wake(COMPLETION_THREAD);
+        }
         let invited = self.followers.load() != 0
             && (COMPLETION_THREAD + 1..=self.waiters.len() as u32).any(|number| self.invite(number));
-        if seen.unwrap_or_else(|| self.owed.load()) == 0 {
-            // A submitter whose request bounced may have found us leading, when we had looked already.
-            if !invited && !self.has(Fault::NoLookBehind) && self.ring.has_events() {
-                self.reap_now(u32::MAX);
-            }
-            return;
-        }
-        let on_duty = self.waiter(COMPLETION_THREAD).may_lead.load() == 1;
-        if !invited || !on_duty {
-            self.wake(COMPLETION_THREAD);
+        // A submitter whose request bounced may have found us leading, when we had looked already.
+        if !invited && !self.has(Fault::NoLookBehind) && self.ring.has_events() {
+            self.reap_now(u32::MAX);
         }
     }
 

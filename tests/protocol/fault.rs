@@ -37,6 +37,8 @@ pub enum Fault {
     OwedBeforeLeaving,
     /// The completion thread does not look at `owed` again after setting its word.
     NoSecondLookAtOwed,
+    /// The completion thread goes to sleep with nothing owed, and does not pass on what it was woken for.
+    KeepsUselessInvitation,
     /// The completion thread does not look into the outbox again after setting its word.
     NoSecondLookAtOutbox,
     /// A leaving leader does not look whether an event came that somebody else could not take.

@@ -64,6 +64,34 @@ fn a_waiter_that_leaves_in_silence_is_found_out() {
     must_fail(fault, PREEMPTIONS, move || beside_a_waiter(Some(fault)));
 }
 
+/// A leader leaves what is owed to the completion thread, just when it ends without the ring: as a read of a pipe does that is
+/// cancelled. A follower still needs the ring.
+fn owed_no_more(fault: Option<Fault>) {
+    const PIPE: Kind = Kind { held: true, off_ring: true, notice: false, ..OWED };
+    let engine = Arc::new(Engine::new(fault, 1, &[PIPE, IN_RING]));
+    assert!(engine.try_lead(9));
+    engine.owe();
+    let duty = thread(&engine, Engine::completion_thread);
+    let follower = thread(&engine, |engine| engine.wait(2, Goal::Any(&[1])));
+    engine.leave(9);
+    engine.complete(0);
+    engine.ring.put(1);
+    follower.join().unwrap();
+    engine.end();
+    duty.join().unwrap();
+}
+
+#[test]
+fn a_follower_leads_when_the_completion_thread_need_not() {
+    explore(PREEMPTIONS, || owed_no_more(None));
+}
+
+#[test]
+fn a_completion_thread_that_keeps_its_invitation_is_found_out() {
+    let fault = Fault::KeepsUselessInvitation;
+    must_fail(fault, PREEMPTIONS, move || owed_no_more(Some(fault)));
+}
+
 /// A helper completes a request whose notification only the completion thread can deliver.
 fn notified(fault: Option<Fault>) {
     const HELD: Kind = Kind { held: true, off_ring: true, ..OWED };
