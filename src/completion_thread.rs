@@ -7,6 +7,7 @@ use crate::errno::Errno;
 use crate::helpers;
 use crate::lock::Blocked;
 use crate::notify::{self, Notice};
+use crate::pins::lost_copies;
 use crate::polls;
 use crate::reap;
 use crate::stand_in::{is_wanted, stand_in};
@@ -85,7 +86,9 @@ fn lead(engine: &'static Engine, blocked: &Blocked, seat: &Waiter, mut retry: bo
             seat.word.store(AWAKE, Ordering::SeqCst);
             return;
         }
-        let limit = timespec { tv_sec: 0, tv_nsec: if retry { RETRY } else { threads::IDLE } };
+        // A helper that can have no descriptor can wake us by none either.
+        let soon = retry || lost_copies(engine);
+        let limit = timespec { tv_sec: 0, tv_nsec: if soon { RETRY } else { threads::IDLE } };
         let inbox = seat.inbox.as_ptr().cast_mut().cast();
         // SAFETY: the inbox lies in a pool's slot, which is never unmapped, and holds INBOX events.
         let _ =

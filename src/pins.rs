@@ -35,6 +35,11 @@ pub fn have_copies(engine: &Engine) -> bool {
     engine.own_tables.load(Ordering::Relaxed) < NO_COPIES
 }
 
+/// Whether helpers once could have copies, and cannot any more.
+pub fn lost_copies(engine: &Engine) -> bool {
+    engine.own_tables.load(Ordering::Relaxed) == NO_COPIES
+}
+
 /// A helper could have none: what waits for data is tried by number from now on, where that is in sight.
 pub fn found_no_copy(engine: &Engine) {
     let _ = engine.own_tables.compare_exchange(OWN_TABLES, NO_COPIES, Ordering::Relaxed, Ordering::Relaxed);

@@ -8,7 +8,7 @@
 use crate::admission::is_still_open;
 use crate::engine::Engine;
 use crate::errno::{from_kernel, Errno, Outcome};
-use crate::pins::Pins;
+use crate::pins::{found_no_copy, Pins};
 use crate::pool::{Cell64, Number};
 use crate::request::Operation;
 use crate::sys::files::synchronise;
@@ -42,6 +42,7 @@ pub fn without_copy(engine: &Engine, number: Number, why: Errno) -> Outcome {
     if why == Errno::CANCELED {
         return finished_with(engine.request(number), Err(why));
     }
+    found_no_copy(engine);
     let place = &engine.stand_in;
     while place.taken.swap(1, Ordering::Acquire) != 0 {
         std::thread::yield_now();

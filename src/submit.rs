@@ -120,12 +120,16 @@ fn read(engine: &'static Engine, submission: &Submission) -> Way {
     }
 }
 
+/// /dev/zero and its kin (Documentation/admin-guide/devices.txt).
+const MEMORY_DEVICES: u32 = 1;
+
 /// Whether a read that got as far as `offset` and no farther is whole: at the end of a file, or of what anything but a
-/// file gives at a time.
+/// file gives at a time. Devices that give all that is asked for stop short only because they were told not to wait.
 fn is_end(fd: c_int, offset: i64) -> bool {
     files::status(fd).is_ok_and(|status| match status.kind {
         libc::S_IFREG => status.size == offset as u64,
         libc::S_IFBLK => false,
+        libc::S_IFCHR => libc::major(status.special) != MEMORY_DEVICES,
         _ => true,
     })
 }

@@ -38,16 +38,17 @@ pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: N
                 && files::poll_now(fd, libc::POLLIN) & libc::POLLERR != 0;
             (if hung_up { Err(Errno::IO) } else { outcome }, tried)
         }
-        // The completion thread stands in once poll says so: it must not wait for what may never come.
-        Err(errno) if errno != Errno::CANCELED && !request.has(flag::BLOCKS) => {
-            if request.has(flag::NO_COPY) {
-                (without_copy(engine, number, errno), false)
-            } else {
-                request.add(flag::NO_COPY);
-                (Err(Errno::AGAIN), true)
-            }
+        Err(Errno::CANCELED) => (Err(Errno::CANCELED), false),
+        // The completion thread stands in where that does not wait: of a file, without blocking, or once poll says so.
+        Err(errno) if request.has(flag::AT_POSITION | flag::NONBLOCK | flag::NO_COPY) => {
+            request.remove(flag::TRYING);
+            (without_copy(engine, number, errno), false)
         }
-        Err(errno) => (Err(errno), false),
+        Err(errno) if request.has(flag::BLOCKS) => (Err(errno), false),
+        Err(_) => {
+            request.add(flag::NO_COPY);
+            (Err(Errno::AGAIN), true)
+        }
     };
     let rest_is_to_come = match outcome {
         Ok(_) => request.operation() == Operation::Write && request.rest().bytes != 0,

@@ -26,9 +26,13 @@ fn watched_events(polls: &PollTable, bucket: usize, fd: u32) -> i16 {
     events
 }
 
-/// Tells the instance what to watch the queue's descriptor for, now that the queue itself is armed or not.
+/// Tells the instance what to watch the queue's descriptor for, now that the queue itself is armed or not. ECANCELED: the
+/// number leads to another file by now, which others may wait for; closed, ours is not watched any more.
 fn tell(polls: &PollTable, queue: &Queue) -> Result<(), Errno> {
     let (instance, fd) = (polls.watch.get() as i32 - 1, queue.fd.get());
+    if !files::status(fd as i32).is_ok_and(|status| status.identity == queue.identity()) {
+        return Err(Errno::CANCELED);
+    }
     let bucket = bucket_of(queue.identity());
     match watched_events(polls, bucket, fd) {
         0 => {
@@ -45,11 +49,10 @@ pub(super) fn watch(engine: &Engine, queue: &Queue) -> bool {
     queue.armed.set(ARMED_BY_WATCH);
     let watched = match tell(polls, queue) {
         Ok(()) => true,
-        // The instance, or the descriptor, is closed, or another's. A program that closes what it does not know may have closed our
-        // instance: make another, for a descriptor that is there.
-        Err(Errno::BADF | Errno::INVAL) => {
-            files::status_flags(queue.fd.get() as i32).is_ok() && renew(polls) && tell(polls, queue).is_ok()
-        }
+        // The descriptor was closed, not the instance.
+        Err(Errno::BADF) if files::status_flags(polls.watch.get() as i32 - 1).is_ok() => false,
+        // A program that closes what it does not know may have closed our instance: make another.
+        Err(Errno::BADF | Errno::INVAL) => renew(polls) && tell(polls, queue).is_ok(),
         Err(_) => false,
     };
     if !watched {
