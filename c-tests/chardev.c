@@ -29,6 +29,33 @@ CASE(dev_null_reads_nothing_and_takes_everything)
     printf("%zd\n", write_now(fd, data, SIZE, 1LL << 40));
 }
 
+static void *want_the_processor(void *stop)
+{
+    while (!*(volatile int *)stop)
+        sched_yield();
+    return NULL;
+}
+
+/*
+ * Told not to wait, the kernel stops short there when another thread wants the processor. Seen to fail, within a second beside one that
+ * does, when that is taken for all there is.
+ */
+CASE(dev_zero_gives_all_that_is_asked_for)
+{
+    enum { SIZE = 128 << 10 };
+    char *data = aligned(SIZE);
+    int fd = open_device("/dev/zero"), stop = 0;
+    double end = now() + 1;
+    pthread_t thread = start_thread(want_the_processor, &stop);
+    pthread_t other = start_thread(want_the_processor, &stop);
+
+    while (now() < end)
+        CHECK_EQ(read_now(fd, data, SIZE, 0), SIZE);
+    stop = 1;
+    join_thread(thread);
+    join_thread(other);
+}
+
 CASE(dev_zero_reads_zeroes)
 {
     enum { SIZE = 1 << 20 };

@@ -265,8 +265,18 @@ DEFECT(waiters_wake_when_no_descriptor_is_free, "a request that waits for data c
  */
 CASE(no_descriptor_is_allowed_any_more)
 {
+    char name[] = "no_descriptor_XXXXXX", byte;
+
     open_all();
     CHECK_EQ(try_everything(), DEPTH);
+    /* Named: the library opens such ones anew, where it can. */
+    close(mkstemp(name));
+    unlink(name);
+    CHECK_EQ(mkfifo(name, 0600), 0);
+    int fifo = open(name, O_RDWR | O_NONBLOCK);
+    unlink(name);
+    CHECK_EQ(write_now(fifo, "ab", 2, 0), 2);
+    CHECK_EQ(read_now(fifo, &byte, 1, 0), 1);
     limit(RLIMIT_NOFILE, 0);
     for (int i = 0; i < 20; i++) {
         /* Beyond the end, which is not done in the call. */
@@ -274,6 +284,8 @@ CASE(no_descriptor_is_allowed_any_more)
         CHECK_EQ(write_now(direct, memory, SIZE, (off_t)(DEPTH + 20 + i) * SIZE), SIZE);
     }
     CHECK_EQ(try_everything(), DEPTH);
+    CHECK_EQ(read_now(fifo, &byte, 1, 0), 1);
+    CHECK_EQ(byte, 'b');
 }
 
 /* A daemon closes what it does not know, and takes the numbers for files of its own. */
