@@ -82,6 +82,8 @@ pub mod flag {
     pub const CANCELED: u32 = 1 << 15;
     /// A helper just tries it, without waiting.
     pub const TRYING: u32 = 1 << 16;
+    /// A helper found nothing, and it went back to its queue.
+    pub const WAITED: u32 = 1 << 18;
     /// A helper could have no copy of its descriptor.
     pub const NO_COPY: u32 = 1 << 17;
     /// A helper tried it once, on a descriptor that knows no RWF_NOWAIT.

@@ -108,6 +108,7 @@ fn read(engine: &'static Engine, submission: &Submission) -> Way {
         return new_direct(engine, submission, flags).map(|(handle, _)| Some(handle));
     }
     match files::transfer_nowait(Direction::Read, fd, buffer, offset) {
+        Ok(0) if buffer.bytes == 0 && is_directory(fd) => ended(engine, submission, Err(Errno::ISDIR)),
         // It ended where the cached part does. All of it is read again: the number may be another file's by now, and a read is
         // of one file.
         Ok(count) if count != 0 && count != buffer.bytes && !is_end(fd, offset + count as i64) => {
@@ -118,6 +119,10 @@ fn read(engine: &'static Engine, submission: &Submission) -> Way {
         }
         outcome => ended(engine, submission, outcome),
     }
+}
+
+fn is_directory(fd: c_int) -> bool {
+    files::status(fd).is_ok_and(|status| status.kind == libc::S_IFDIR)
 }
 
 /// /dev/zero and its kin (Documentation/admin-guide/devices.txt).
@@ -297,7 +302,8 @@ fn write_now(engine: &'static Engine, submission: &Submission, identity: Identit
         Err(Errno::OPNOTSUPP) if files::is_memory(aiocb.fildes()) => {
             WriteNow::Ended(copy(submission, Direction::Write))
         }
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+        // ESPIPE: a file that has no positions (below /proc and /sys).
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::SPIPE) => {
             engine.files.cannot_write_now(identity);
             WriteNow::Partly(0)
         }
@@ -356,7 +362,9 @@ fn check_transfer(submission: &Submission, direction: Direction) -> Result<c_int
         Direction::Read => libc::O_WRONLY,
         Direction::Write => libc::O_RDONLY,
     };
-    if flags & libc::O_ACCMODE == wrong || flags & libc::O_PATH != 0 {
+    // Both bits: open(2)'s mode for ioctl alone.
+    let neither = libc::O_WRONLY | libc::O_RDWR;
+    if [wrong, neither].contains(&(flags & libc::O_ACCMODE)) || flags & libc::O_PATH != 0 {
         return Err(Errno::BADF);
     }
     if submission.offset() < 0 || submission.buffer.bytes > isize::MAX as usize {

@@ -123,6 +123,11 @@ pub fn attempt(request: &Request, fd: Result<c_int, Errno>, by_number: bool) -> 
             }
             Err(Errno::SPIPE) if !request.has(flag::STREAM) => request.add(flag::STREAM),
             Err(Errno::AGAIN) if request.has(flag::NONBLOCK) => return ended(Err(Errno::AGAIN)),
+            Err(Errno::AGAIN) if !request.has(flag::BY_FILE) && files::is_signalfd(fd) => {
+                // It tells each thread of its own signals, and so the kernel's thread that polls of none.
+                request.add(flag::WAITS | flag::BLOCKS);
+                return Attempt::MustWait;
+            }
             Err(Errno::AGAIN) => return Attempt::NothingYet,
             Err(Errno::INTR) => {}
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => request.add(flag::WAITS),

@@ -1,4 +1,5 @@
-//! What a helper does for a descriptor that knows no RWF_NOWAIT: terminals, FIFOs with a name.
+//! What a helper does for a descriptor that knows no RWF_NOWAIT: terminals, FIFOs with a name, devices. For devices, and
+//! what else nobody knows, it waits in the transfer itself, as libc's threads do.
 
 use super::attempt::is_right_end;
 use super::{events_of, goes_on};
@@ -23,9 +24,12 @@ pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: N
         // Opened anew, the other end of a pipe would do as well.
         Ok(fd) if !is_right_end(request, fd) => (Err(Errno::CANCELED), false),
         Ok(fd) => {
-            let (outcome, tried) = match try_reopened(request, pins, fd) {
+            // Anything else might mean another thing by being opened, and poll might never tell of it.
+            let is_known = request.has(flag::BY_FILE) || files::is_terminal(fd);
+            let tried = if is_known { try_reopened(request, pins, fd) } else { None };
+            let (outcome, tried) = match tried {
                 Some(tried) => (tried, true),
-                None if must_wait(request, fd) => (Err(Errno::AGAIN), true),
+                None if is_known && must_wait(request, fd) => (Err(Errno::AGAIN), true),
                 None => {
                     request.remove(flag::TRYING);
                     (transfer_rest(request, fd), false)
@@ -33,6 +37,7 @@ pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: N
             };
             // A read that waited when the terminal hung up fails with EIO; ours came to it just afterwards.
             let hung_up = outcome == Ok(0)
+                && request.has(flag::WAITED)
                 && request.bytes() != 0
                 && request.operation() == Operation::Read
                 && files::poll_now(fd, libc::POLLIN) & libc::POLLERR != 0;
@@ -59,6 +64,7 @@ pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: N
         // Back to the head of its queue, until poll says that there is more.
         let guard = engine.lock.lock(blocked);
         request.remove(flag::TRYING);
+        request.add(flag::WAITED);
         engine.return_to_ring(request);
         request.set_state(HELD);
         queue.waiting.push_front(&engine.requests, number, Home::Poll);

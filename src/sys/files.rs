@@ -275,22 +275,47 @@ pub fn take_one(eventfd: c_int) {
     }
 }
 
-/// Whether a descriptor is an eventfd: its name says so, where /proc is mounted.
+/// Whether a descriptor is an eventfd.
 fn is_eventfd(fd: c_int) -> bool {
-    const NAME: &[u8] = b"anon_inode:[eventfd]";
-    let mut path = *b"/proc/self/fd/\0\0\0\0\0\0\0\0\0\0\0\0";
-    let digits = fd.max(0).checked_ilog10().unwrap_or(0) as usize + 1;
-    let mut rest = fd.max(0);
-    for place in path[14..14 + digits].iter_mut().rev() {
-        *place = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    let mut name = [0u8; NAME.len() + 1];
+    is_named(fd, b"anon_inode:[eventfd]")
+}
+
+/// Whether a descriptor is a signalfd.
+pub fn is_signalfd(fd: c_int) -> bool {
+    is_named(fd, b"anon_inode:[signalfd]")
+}
+
+/// Whether a descriptor of the calling thread has this name, where /proc is mounted.
+fn is_named(fd: c_int, wanted: &[u8]) -> bool {
+    let path = path_of(fd);
+    let mut name = [0u8; 32];
     let arguments =
         [libc::AT_FDCWD as usize, path.as_ptr() as usize, name.as_mut_ptr() as usize, name.len(), 0, 0];
     // SAFETY: a C string, and room for as many bytes as we say.
     let length = unsafe { syscall(libc::SYS_readlinkat, arguments) };
-    length == Ok(NAME.len()) && name.starts_with(NAME)
+    length == Ok(wanted.len()) && name.starts_with(wanted)
+}
+
+/// "/proc/thread-self/fd/" and at most ten digits, as a C string; written by hand, for no allocation.
+pub fn path_of(fd: c_int) -> [u8; 32] {
+    const DIRECTORY: &[u8] = b"/proc/thread-self/fd/";
+    let mut path = [0; 32];
+    path[..DIRECTORY.len()].copy_from_slice(DIRECTORY);
+    let mut rest = fd.unsigned_abs();
+    let digits = rest.checked_ilog10().unwrap_or(0) as usize + 1;
+    for place in path[DIRECTORY.len()..][..digits].iter_mut().rev() {
+        *place = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    path
+}
+
+/// `isatty(3)`: also of a pseudo-terminal's master.
+pub fn is_terminal(fd: c_int) -> bool {
+    let mut settings = [0u64; 16];
+    let arguments = [fd as usize, libc::TCGETS as usize, settings.as_mut_ptr() as usize, 0, 0, 0];
+    // SAFETY: room for the kernel's termios, which is 36 bytes on x86-64 and arm64.
+    unsafe { syscall(libc::SYS_ioctl, arguments) }.is_ok()
 }
 
 /// `close(2)` of a descriptor of our own.
@@ -299,11 +324,19 @@ pub fn close(fd: c_int) {
     let _ = unsafe { syscall(libc::SYS_close, [fd as usize, 0, 0, 0, 0, 0]) };
 }
 
-/// `epoll_create1(2)`, closed on exec.
+/// `epoll_create1(2)`, closed on exec. Not under the numbers of standard input and output, which a program that has closed
+/// them expects for what it opens next.
 pub fn epoll_create() -> Result<c_int, Errno> {
+    const FIRST: usize = 3;
     // SAFETY: no pointer is passed.
-    unsafe { syscall(libc::SYS_epoll_create1, [libc::EPOLL_CLOEXEC as usize, 0, 0, 0, 0, 0]) }
-        .map(|fd| fd as c_int)
+    let made = unsafe { syscall(libc::SYS_epoll_create1, [libc::EPOLL_CLOEXEC as usize, 0, 0, 0, 0, 0]) }?;
+    if made >= FIRST {
+        return Ok(made as c_int);
+    }
+    // SAFETY: no pointer is passed.
+    let moved = unsafe { syscall(libc::SYS_fcntl, [made, libc::F_DUPFD_CLOEXEC as usize, FIRST, 0, 0, 0]) };
+    close(made as c_int);
+    moved.map(|fd| fd as c_int)
 }
 
 /// Watches `fd` for `events` (poll's bits, which are epoll's) once; `data` comes back when it is ready.

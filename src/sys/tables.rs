@@ -1,6 +1,6 @@
 //! System calls on descriptor tables: leaving the shared one, and copying out of it.
 
-use super::files::close;
+use super::files::{close, path_of};
 use super::raw::syscall;
 use crate::errno::Errno;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -93,21 +93,7 @@ pub fn leave_shared_table() -> Result<(), Errno> {
 
 /// Opens what `fd` of the calling thread's table is open on once more.
 pub fn reopen(fd: c_int, flags: c_int) -> Result<c_int, Errno> {
-    // "/proc/thread-self/fd/" and at most ten digits; written by hand, for no allocation.
-    let mut path = *b"/proc/thread-self/fd/\0\0\0\0\0\0\0\0\0\0\0";
-    let mut digits = [0; 10];
-    let mut left = fd.unsigned_abs();
-    let mut first = digits.len();
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (left % 10) as u8;
-        left /= 10;
-        if left == 0 {
-            break;
-        }
-    }
-    let count = digits.len() - first;
-    path[21..21 + count].copy_from_slice(&digits[first..]);
+    let path = path_of(fd);
     let arguments =
         [libc::AT_FDCWD as usize, path.as_ptr() as usize, (flags | libc::O_CLOEXEC) as usize, 0, 0, 0];
     // SAFETY: a NUL-terminated path.

@@ -2,6 +2,9 @@
 //! The search tries all orders that the calls allow; as every write's bytes are its own, few fit. A write that is too
 //! long to be atomic may have others between its parts, but none that is ordered before or after it.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use super::history::History;
 use super::plan::{content, is_file, is_read, is_write, Plan};
 use super::program::Object;
@@ -77,6 +80,8 @@ struct Search {
     /// The write that was read from last.
     current: Option<usize>,
     steps: usize,
+    /// Hashes of what was placed where nothing more can be: many ways lead there, if many pieces may be elsewhere.
+    dead_ends: HashSet<u64>,
     /// For the complaint: the most reads that fitted, and what was left then.
     best: (usize, String),
 }
@@ -114,6 +119,7 @@ pub fn explain(
         divisible: !messages && !by_file,
         current: None,
         steps: 0,
+        dead_ends: HashSet::new(),
         best: (0, String::new()),
     };
     if search.next_read(0) {
@@ -144,6 +150,12 @@ impl Search {
             self.best =
                 (placed, format!("left are reads {reads:?}, writes (number, read, length) {writes:?}"));
         }
+        let mut hasher = DefaultHasher::new();
+        (&self.read_placed, &self.progress, self.current).hash(&mut hasher);
+        let state = hasher.finish();
+        if self.dead_ends.contains(&state) {
+            return false;
+        }
         for read in 0..self.reads.len() {
             if !self.read_placed[read] && self.before_read[read].iter().all(|first| self.read_placed[*first])
             {
@@ -154,6 +166,7 @@ impl Search {
                 self.read_placed[read] = false;
             }
         }
+        self.dead_ends.insert(state);
         false
     }
 
