@@ -297,6 +297,10 @@ fn sleep_in_ring(sleep: &Sleep, limit: Option<&timespec>, mask: u64) -> Result<(
 }
 
 fn sleep_on_word(sleep: &Sleep, limit: Option<&timespec>) -> Result<(), Errno> {
+    if !fork::is_current(sleep.engine) {
+        // In the child of a handler that forked on top of us: nobody there would wake it.
+        return Ok(());
+    }
     cancellable(sleep, limit, 0, on_word)
 }
 
@@ -308,10 +312,6 @@ unsafe fn in_ring(sleep: &Sleep, limit: Option<&timespec>, mask: u64) -> Result<
 }
 
 unsafe fn on_word(sleep: &Sleep, limit: Option<&timespec>, _: u64) -> Result<(), Errno> {
-    if !fork::is_current(sleep.engine) {
-        // In the child of a handler that forked on top of us: nobody there would wake it.
-        return Ok(());
-    }
     futex_wait(&sleep.waiter.word, ASLEEP, limit).map(|_| ())
 }
 

@@ -307,6 +307,7 @@ fn memory_under_valgrind() {
         log: None,
         slower: 4,
         except: &[
+            ("fork/a_handler_forks_on_top_of_aio_error", SIGNALS),
             ("transfer/bad_buffers_end_with_EFAULT", "its buffers are bad on purpose, and memcheck says so"),
             ("submit/the_last_realtime_signal_is_taken", "valgrind keeps that signal for itself"),
             ("notify/a_signal_tells_where_it_comes_from", SIGNALS),
