@@ -133,20 +133,19 @@ pub fn explain(
 impl Search {
     /// Places the remaining reads and writes, if that can be done.
     fn next_read(&mut self, placed: usize) -> bool {
+        let reads: Vec<u32> = (0..self.reads.len())
+            .filter(|read| self.reads[*read].must && !self.read_placed[*read])
+            .map(|read| self.reads[read].id)
+            .collect();
+        let writes: Vec<(u32, usize, usize)> = (0..self.writes.len())
+            .filter(|write| !self.is_read(*write) && (self.writes[*write].must || self.progress[*write] > 0))
+            .map(|write| (self.writes[write].id, self.progress[write], self.writes[write].bytes.len()))
+            .collect();
+        // Also with fewer pieces than in the best attempt: what need not have gone here may have gone elsewhere.
+        if reads.is_empty() && writes.is_empty() {
+            return true;
+        }
         if placed >= self.best.0 || self.best.1.is_empty() {
-            let reads: Vec<u32> = (0..self.reads.len())
-                .filter(|read| self.reads[*read].must && !self.read_placed[*read])
-                .map(|read| self.reads[read].id)
-                .collect();
-            let writes: Vec<(u32, usize, usize)> = (0..self.writes.len())
-                .filter(|write| {
-                    !self.is_read(*write) && (self.writes[*write].must || self.progress[*write] > 0)
-                })
-                .map(|write| (self.writes[write].id, self.progress[write], self.writes[write].bytes.len()))
-                .collect();
-            if reads.is_empty() && writes.is_empty() {
-                return true;
-            }
             self.best =
                 (placed, format!("left are reads {reads:?}, writes (number, read, length) {writes:?}"));
         }
