@@ -9,6 +9,7 @@
 
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <sys/timerfd.h>
 
 static int open_device(const char *name)
@@ -269,4 +270,56 @@ CASE(descriptor_without_data_gives_the_errors_of_read_and_write)
         printf("%s: read %d", names[i], await(&reading));
         printf(", write %d\n", await(&writing));
     }
+}
+
+/* A signalfd tells each thread of its own signals. Seen to fail, by hanging, when the kernel is asked to poll it. */
+CASE(waiting_signalfd_read_gets_a_later_signal)
+{
+    struct signalfd_siginfo info;
+    struct aiocb cb;
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    CHECK_EQ(pthread_sigmask(SIG_BLOCK, &set, NULL), 0);
+    int fd = signalfd(-1, &set, 0);
+    CHECK(fd >= 0);
+    start_read(&cb, fd, &info, sizeof info, 0);
+    nap(20);
+    CHECK_EQ(kill(getpid(), SIGUSR1), 0);
+    CHECK_EQ(finish(&cb), sizeof info);
+    CHECK_EQ(info.ssi_signo, SIGUSR1);
+}
+
+/* Seen to fail with ESPIPE, when that ends a write that is tried at its offset without waiting. */
+CASE(file_without_positions_is_written)
+{
+    int fd = open("/proc/self/comm", O_WRONLY);
+
+    CHECK(fd >= 0);
+    CHECK_EQ(write_now(fd, "abc", 3, 0), 3);
+}
+
+/* Seen to fail with ECANCELED, when the two modes are compared one by one. */
+CASE(mode_for_ioctl_alone_ends_with_EBADF)
+{
+    int fd = open("/dev/null", O_WRONLY | O_RDWR);
+    struct aiocb cb;
+    char byte = 0;
+
+    CHECK(fd >= 0);
+    start_write(&cb, fd, &byte, 1, 0);
+    CHECK_EQ(await(&cb), EBADF);
+}
+
+/* Seen to fail with success, when the kernel is asked for nothing. */
+CASE(empty_read_of_a_directory_ends_with_EISDIR)
+{
+    int fd = open(".", O_RDONLY);
+    struct aiocb cb;
+    char byte;
+
+    CHECK(fd >= 0);
+    start_read(&cb, fd, &byte, 0, 0);
+    CHECK_EQ(await(&cb), EISDIR);
 }
