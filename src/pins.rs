@@ -24,7 +24,7 @@ use core::sync::atomic::Ordering;
 use libc::c_int;
 
 /// `Engine::own_tables`: nobody knows yet; helpers have descriptor tables of their own; they have, but could not put a
-/// copy there; they cannot have any.
+/// copy there; they cannot have any. Relaxed: it only says which way to try first, and each way finds out by itself.
 const UNKNOWN: u32 = 0;
 const OWN_TABLES: u32 = 1;
 const NO_COPIES: u32 = 2;

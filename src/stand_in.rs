@@ -4,6 +4,9 @@
 //! to nothing, or the program's first thread has ended, before Linux 6.9. It cannot come back to the program's table. So
 //! it hands over one request after the other and waits; the completion thread looks at the number, and uses it.
 //! Completions wait for such a transfer meanwhile: slow, but right.
+//!
+//! Both are threads of the library's: no signal handler runs there and nobody cancels them. A forked child has
+//! neither, and an engine of its own.
 
 use crate::admission::is_still_open;
 use crate::engine::Engine;
@@ -21,10 +24,12 @@ use core::sync::atomic::{AtomicU32, Ordering};
 /// A request on its way from one helper to the completion thread, and its outcome back.
 #[derive(Default)]
 pub struct StandIn {
-    /// 1 while a helper has its turn.
+    /// 1 while a helper has its turn. Acquire and Release: the next one finds the place as the last one left it.
     taken: AtomicU32,
-    /// Its request, until that is done; then 0. Futex word.
+    /// Its request, until that is done; then 0. Futex word. Stored by the helper, SeqCst (`is_wanted`), and taken back by the
+    /// completion thread, Release: who sees 0 sees the outcome, and what was transferred.
     number: AtomicU32,
+    /// As the kernel says it. Written by the completion thread while `number` is the request's, read by the helper after.
     outcome: Cell64,
 }
 

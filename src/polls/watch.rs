@@ -87,8 +87,11 @@ const LOOKS: u32 = 256;
 pub fn look_at_watched(engine: &Engine, blocked: &Blocked) {
     let polls = &engine.polls;
     let guard = engine.lock.lock(blocked);
+    if polls.watched.get() == 0 {
+        return;
+    }
     let (second, used) = (now().tv_sec as u64, polls.queues.used());
-    if polls.watched.get() == 0 || polls.looked.get() == second {
+    if polls.looked.get() == second {
         return;
     }
     polls.looked.set(second);

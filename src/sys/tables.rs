@@ -14,7 +14,7 @@ const CLOSE_RANGE: libc::c_long = 436;
 const PIDFD_THREAD: usize = libc::O_EXCL as usize;
 const CLOSE_RANGE_UNSHARE: usize = 1 << 1;
 
-/// The kernel is older than PIDFD_THREAD.
+/// The kernel is older than PIDFD_THREAD. Relaxed: it guards nothing, and is as true in a forked child.
 static FIRST_THREADS_ONLY: AtomicBool = AtomicBool::new(false);
 
 /// `pidfd_open(2)`: this process through its thread `thread`, which lives though the first thread may
