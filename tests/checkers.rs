@@ -307,8 +307,6 @@ fn memory_under_valgrind() {
         log: None,
         slower: 4,
         except: &[
-            // Seen in strace: nothing but mmap calls of valgrind's own, in about one run of four beside others.
-            ("cancellation/", "valgrind now and then takes memory without end when a thread is cancelled"),
             ("fork/a_handler_forks_on_top_of_aio_error", SIGNALS),
             ("transfer/bad_buffers_end_with_EFAULT", "its buffers are bad on purpose, and memcheck says so"),
             ("submit/the_last_realtime_signal_is_taken", "valgrind keeps that signal for itself"),
