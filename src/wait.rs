@@ -208,7 +208,7 @@ fn follow(sleep: &Sleep, deadline: Option<&timespec>, may_lead: bool, seen: u64)
     // After the word: `wake`, rules 1 and 3.
     let nobody_leads = may_lead && engine.leader.load(Ordering::SeqCst) == 0;
     // In the child of a handler that forked on top of us nobody would wake it. Looked at here, not in the frame that libc
-    // unwinds: with a second way out of that valgrind ran away in one cancellation of four programs.
+    // unwinds: with a second way out of that frame one in four runs of the cancellation tests under valgrind never ended.
     if !nobody_leads && !goal.reached_since(engine, seen) && fork::is_current(engine) {
         slept = sleep_on_word(sleep, deadline);
     }
