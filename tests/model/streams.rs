@@ -1,8 +1,11 @@
 //! What went through a pipe or socket: the reads, put in some legal order, are the writes, put in some legal order.
 //! The search tries all orders that the calls allow; as every write's bytes are its own, few fit. A write that is too
 //! long to be atomic may have others between its parts, but none that is ordered before or after it.
+//!
+//! A request whose descriptor was replaced meanwhile may have gone here or elsewhere. Mostly its bytes tell ([`settle`]);
+//! what they leave open is tried last.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::history::History;
@@ -10,6 +13,7 @@ use super::plan::{content, is_file, is_read, is_write, Plan};
 use super::program::Object;
 
 /// Bytes that one request moved.
+#[derive(Clone)]
 pub struct Piece {
     pub id: u32,
     /// It cannot have gone anywhere else.
@@ -25,6 +29,8 @@ pub struct Piece {
 const STEPS: usize = 200_000;
 /// Up to this length writes to pipes and sockets are not divided (PIPE_BUF).
 const ATOMIC: usize = 4096;
+/// So many bytes are of one request only.
+const TELLING: usize = 8;
 
 pub fn check(history: &History, complaints: &mut Vec<String>) {
     let plan = history.plan;
@@ -94,43 +100,92 @@ pub fn explain(
     messages: bool,
     by_file: bool,
 ) -> Result<(), String> {
-    writes.sort_by_key(|piece| (piece.before, piece.id));
-    reads.sort_by_key(|piece| (piece.before, piece.id));
-    let before = |pieces: &[Piece]| -> Vec<Vec<usize>> {
-        (0..pieces.len())
-            .map(|index| {
-                let first = |other: &usize| {
-                    *other != index
-                        && pieces[*other].must
-                        && history.ordered(pieces[*other].id, pieces[index].id, by_file)
-                };
-                (0..pieces.len()).rev().filter(first).collect()
-            })
-            .collect()
-    };
-    let mut search = Search {
-        before_write: before(&writes),
-        before_read: if by_file { vec![Vec::new(); reads.len()] } else { before(&reads) },
-        progress: vec![0; writes.len()],
-        read_placed: vec![false; reads.len()],
-        writes,
-        reads,
-        messages,
-        divisible: !messages && !by_file,
-        current: None,
-        steps: 0,
-        dead_ends: HashSet::new(),
-        best: (0, String::new()),
-    };
-    if search.next_read(0) {
-        return Ok(());
+    let is_open = |piece: &Piece| !piece.must;
+    if writes.iter().any(is_open) || reads.iter().any(is_open) {
+        settle(&mut writes, &mut reads);
+        // What still need not have come here mostly did not come here, and the search is far shorter without it.
+        let sure = |pieces: &[Piece]| pieces.iter().filter(|piece| piece.must).cloned().collect::<Vec<_>>();
+        let (writes, reads) = (sure(&writes), sure(&reads));
+        if Search::new(history, writes, reads, messages, by_file).run().is_ok() {
+            return Ok(());
+        }
     }
-    let (placed, left) = &search.best;
-    let effort = if search.steps > STEPS { " (search given up)" } else { "" };
-    Err(format!("no legal order{effort}; {placed} pieces fit, {left}"))
+    Search::new(history, writes, reads, messages, by_file).run()
+}
+
+/// Marks what must have come here because its bytes met with what must: they are in no other request.
+fn settle(writes: &mut [Piece], reads: &mut [Piece]) {
+    let mut places: HashMap<&[u8], Vec<usize>> = HashMap::new();
+    for (write, piece) in writes.iter().enumerate() {
+        for run in piece.bytes.chunks_exact(TELLING) {
+            places.entry(run).or_default().push(write);
+        }
+    }
+    let mut meetings: Vec<(usize, usize)> = Vec::new();
+    for (read, piece) in reads.iter().enumerate() {
+        let met: HashSet<usize> =
+            piece.bytes.windows(TELLING).filter_map(|run| places.get(run)).flatten().copied().collect();
+        meetings.extend(met.into_iter().map(|write| (read, write)));
+    }
+    let mut is_settled = false;
+    while !is_settled {
+        is_settled = true;
+        for (read, write) in &meetings {
+            if reads[*read].must != writes[*write].must {
+                (reads[*read].must, writes[*write].must) = (true, true);
+                is_settled = false;
+            }
+        }
+    }
 }
 
 impl Search {
+    fn new(
+        history: &History,
+        mut writes: Vec<Piece>,
+        mut reads: Vec<Piece>,
+        messages: bool,
+        by_file: bool,
+    ) -> Search {
+        writes.sort_by_key(|piece| (piece.before, piece.id));
+        reads.sort_by_key(|piece| (piece.before, piece.id));
+        let before = |pieces: &[Piece]| -> Vec<Vec<usize>> {
+            (0..pieces.len())
+                .map(|index| {
+                    let first = |other: &usize| {
+                        *other != index
+                            && pieces[*other].must
+                            && history.ordered(pieces[*other].id, pieces[index].id, by_file)
+                    };
+                    (0..pieces.len()).rev().filter(first).collect()
+                })
+                .collect()
+        };
+        Search {
+            before_write: before(&writes),
+            before_read: if by_file { vec![Vec::new(); reads.len()] } else { before(&reads) },
+            progress: vec![0; writes.len()],
+            read_placed: vec![false; reads.len()],
+            writes,
+            reads,
+            messages,
+            divisible: !messages && !by_file,
+            current: None,
+            steps: 0,
+            dead_ends: HashSet::new(),
+            best: (0, String::new()),
+        }
+    }
+
+    fn run(mut self) -> Result<(), String> {
+        if self.next_read(0) {
+            return Ok(());
+        }
+        let (placed, left) = &self.best;
+        let effort = if self.steps > STEPS { " (search given up)" } else { "" };
+        Err(format!("no legal order{effort}; {placed} pieces fit, {left}"))
+    }
+
     /// Places the remaining reads and writes, if that can be done.
     fn next_read(&mut self, placed: usize) -> bool {
         let reads: Vec<u32> = (0..self.reads.len())
