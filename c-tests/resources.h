@@ -18,6 +18,13 @@ CHECK_HELPER void limit(int resource, rlim_t most)
     CHECK_EQ(setrlimit(resource, &both), 0);
 }
 
+/* A user for whom the limit on threads holds. */
+CHECK_HELPER void become_nobody(void)
+{
+    CHECK_EQ(setgid(65534), 0);
+    CHECK_EQ(setuid(65534), 0);
+}
+
 /* Bytes of address space in use: as RLIMIT_AS, no more is to be had. */
 CHECK_HELPER rlim_t address_space(void)
 {

@@ -91,19 +91,62 @@ CASE(raw_read_gives_what_is_there)
     printf("%zd %s\n", finish(&cb), buffer);
 }
 
-/* With VMIN and VTIME at zero a terminal read is a poll: read(2) gives 0 when nothing is there, and so must AIO. */
-CASE(raw_read_with_no_minimum_does_not_wait)
+/* A raw terminal whose reads wait for so many bytes, or for so many tenths of a second, as termios(3) has it. */
+static void open_timed(int ends[2], cc_t least, cc_t tenths)
 {
     struct termios attributes;
-    char buffer[8];
-    int ends[2];
 
     open_terminal(ends, 1);
     CHECK_EQ(tcgetattr(ends[0], &attributes), 0);
-    attributes.c_cc[VMIN] = 0;
-    attributes.c_cc[VTIME] = 0;
+    attributes.c_cc[VMIN] = least;
+    attributes.c_cc[VTIME] = tenths;
     CHECK_EQ(tcsetattr(ends[0], TCSANOW, &attributes), 0);
+}
+
+/* With VMIN and VTIME at zero a terminal read is a poll: read(2) gives 0 when nothing is there, and so must AIO. */
+CASE(raw_read_with_no_minimum_does_not_wait)
+{
+    char buffer[8];
+    int ends[2];
+
+    open_timed(ends, 0, 0);
     printf("%zd\n", read_now(ends[0], buffer, sizeof buffer, 0));
+}
+
+/* Seen to fail, with one byte each, when a read is tried without blocking. */
+CASE(raw_read_waits_for_the_minimum)
+{
+    char buffer[8] = "";
+    struct aiocb cb;
+    int ends[2];
+
+    open_timed(ends, 4, 0);
+    for (int is_early = 0; is_early < 2; is_early++) {
+        if (is_early)
+            feed(ends[1], "a", 1);
+        start_read(&cb, ends[0], buffer, sizeof buffer, 0);
+        check_pending(&cb);
+        if (!is_early)
+            feed(ends[1], "a", 1);
+        check_pending(&cb);
+        feed(ends[1], "bcd", 3);
+        printf("%zd %s\n", finish(&cb), buffer);
+    }
+}
+
+/* Seen to fail, by waiting for ever, when a read waits until poll(2) tells of data. */
+CASE(raw_read_ends_when_its_time_is_over)
+{
+    char buffer[8] = "";
+    struct aiocb cb;
+    int ends[2];
+
+    open_timed(ends, 0, 1);
+    printf("%zd\n", read_now(ends[0], buffer, sizeof buffer, 0));
+    open_timed(ends, 4, 3);
+    start_read(&cb, ends[0], buffer, sizeof buffer, 0);
+    feed(ends[1], "ab", 2);
+    printf("%zd %s\n", finish(&cb), buffer);
 }
 
 CASE(master_reads_what_the_terminal_writes)

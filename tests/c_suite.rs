@@ -25,6 +25,7 @@ programs! {
     cancel_basic
     cancel_race
     cancellation
+    changing_fd
     chardev
     closed_fd
     contexts
@@ -58,6 +59,7 @@ programs! {
     position
     reqprio
     scarce
+    signal_queue
     socket
     stress_waiters
     submit

@@ -247,6 +247,7 @@ fn data_races() {
             ("hung_filesystem/", "it is about time"),
             ("limits/", ITS_OWN),
             ("scarce/", ITS_OWN),
+            ("signal_queue/", ITS_OWN),
             ("lio_wait/a_handler_with_SA_RESTART_resumes_the_wait", HANDLERS),
             ("mixed_notify/every_notification_for_one_thread", HANDLERS),
             ("mixed_notify/every_notification_for_several_threads", HANDLERS),
@@ -270,7 +271,7 @@ const HANDLERS: &str =
     "the sanitizer puts handlers off to a system call that it knows, and the library's it does not";
 
 /// Programs of every kind of request, completion and end: all of them would take five minutes. Not those about descriptors
-/// that change hands (`closed_fd`): valgrind knows no pidfd_open, without which the library is not quite sure of them.
+/// that change hands (`closed_fd`, `changing_fd`): valgrind knows no pidfd_open, without which the library is not quite sure of them.
 const FOR_MEMCHECK: &[&str] = &[
     "cancel_basic",
     "cancellation",

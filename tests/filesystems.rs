@@ -13,7 +13,8 @@ use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 /// What depends on the file system. The timeouts of their cases hold here too.
-const PROGRAMS: &[&str] = &["filesystems", "never_blocks", "order", "fsync", "closed_fd", "reqprio"];
+const PROGRAMS: &[&str] =
+    &["filesystems", "never_blocks", "order", "fsync", "closed_fd", "changing_fd", "reqprio"];
 
 /// The size of an image: xfs makes none below 300 MiB. The file is sparse.
 const IMAGE_BYTES: u64 = 768 << 20;

@@ -62,6 +62,10 @@ const UNFIT: &[(&str, &str)] = &[
     ("kernel_aio", "it tests the kernel, without any library"),
     ("three_ways", "it uses the kernel's calls itself"),
     ("syscalls", "it counts system calls"),
+    (
+        "never_blocks",
+        "it counts how often a call sleeps, which one does until the tool has decided whether to refuse",
+    ),
     ("hung_filesystem", "tests/slow_fuse.rs has to mount its file system"),
 ];
 
@@ -301,6 +305,7 @@ const RACES: &[(&str, &str)] = &[
     ("socket_replaced_after_data_came_is_not_read", WINDOW),
     ("socket_replaced_after_shutdown_is_not_read", WINDOW),
     ("partly_cached_read_is_from_one_file_while_its_number_changes_hands", WINDOW),
+    ("write_goes_to_one_socket_while_its_number_changes_hands", WINDOW),
     ("buffered_writes_never_reach_the_file_that_took_the_number", WINDOW),
     ("buffered_reads_never_see_the_file_that_took_the_number", WINDOW),
     ("direct_writes_never_reach_the_file_that_took_the_number", WINDOW),

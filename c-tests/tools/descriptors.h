@@ -35,6 +35,19 @@ CHECK_HELPER void check_pending(const struct aiocb *cb)
         CHECK_EQ(aio_return(cb), -1);          \
     } while (0)
 
+/* A new file of that many bytes that are all the same. */
+CHECK_HELPER int filled_file(unsigned char byte, size_t size, int flags)
+{
+    unsigned char *data = aligned(size);
+    int fd = temporary_file(flags);
+
+    memset(data, byte, size);
+    CHECK_EQ(pwrite(fd, data, size, 0), (ssize_t)size);
+    CHECK_EQ(fsync(fd), 0);
+    free(data);
+    return fd;
+}
+
 /* Writes everything with plain write(2), as a peer would. */
 CHECK_HELPER void feed(int fd, const void *data, size_t size)
 {

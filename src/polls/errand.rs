@@ -25,7 +25,7 @@ pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: N
         Ok(fd) if !is_right_end(request, fd) => (Err(Errno::CANCELED), false),
         Ok(fd) => {
             // Anything else might mean another thing by being opened, and poll might never tell of it.
-            let is_known = request.has(flag::BY_FILE) || files::is_terminal(fd);
+            let is_known = request.has(flag::BY_FILE) || files::is_terminal(fd) && !ends_itself(request, fd);
             let tried = if is_known { try_reopened(request, pins, fd) } else { None };
             let (outcome, tried) = match tried {
                 Some(tried) => (tried, true),
@@ -79,10 +79,14 @@ pub fn run_errand(engine: &Engine, blocked: &Blocked, pins: &mut Pins, number: N
     goes_on(engine, blocked, at);
 }
 
+fn ends_itself(request: &Request, fd: i32) -> bool {
+    request.operation() == Operation::Read && files::ends_reads_itself(fd)
+}
+
 /// Whether a transfer through `fd` itself would wait, and poll can tell when it would not.
 fn must_wait(request: &Request, fd: i32) -> bool {
     let events = request.operation().direction().map_or(0, events_of);
-    !request.has(flag::BLOCKS) && files::poll_now(fd, events) == 0
+    !request.has(flag::BLOCKS | flag::NONBLOCK) && files::poll_now(fd, events) == 0
 }
 
 /// `None`: no second description is to be had. EAGAIN: nothing (more) for now.

@@ -310,12 +310,36 @@ pub fn path_of(fd: c_int) -> [u8; 32] {
     path
 }
 
-/// `isatty(3)`: also of a pseudo-terminal's master.
+/// Whether the descriptor is on a terminal, or on the master of one.
 pub fn is_terminal(fd: c_int) -> bool {
-    let mut settings = [0u64; 16];
-    let arguments = [fd as usize, libc::TCGETS as usize, settings.as_mut_ptr() as usize, 0, 0, 0];
-    // SAFETY: room for the kernel's termios, which is 36 bytes on x86-64 and arm64.
-    unsafe { syscall(libc::SYS_ioctl, arguments) }.is_ok()
+    terminal(fd).is_some()
+}
+
+/// Whether a read of this terminal ends by a count or a time of its own (`termios(3)`: VMIN, VTIME), which neither poll(2) nor
+/// a read with O_NONBLOCK goes by. A master tells the settings of its other side, and goes by none.
+pub fn ends_reads_itself(fd: c_int) -> bool {
+    terminal(fd).is_some_and(|terminal| {
+        terminal.c_lflag & libc::ICANON == 0 && terminal.c_cc[libc::VMIN] != 1 && !is_terminal_multiplexer(fd)
+    })
+}
+
+/// The kernel's `struct termios` (asm-generic/termbits.h).
+#[repr(C)]
+#[derive(Default)]
+struct Terminal {
+    c_iflag: u32,
+    c_oflag: u32,
+    c_cflag: u32,
+    c_lflag: u32,
+    c_line: u8,
+    c_cc: [u8; 19],
+}
+
+fn terminal(fd: c_int) -> Option<Terminal> {
+    let mut terminal = Terminal::default();
+    let arguments = [fd as usize, libc::TCGETS as usize, &raw mut terminal as usize, 0, 0, 0];
+    // SAFETY: the kernel fills the live structure.
+    unsafe { syscall(libc::SYS_ioctl, arguments) }.ok().map(|_| terminal)
 }
 
 /// `close(2)` of a descriptor of our own.

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::log::{Kind, Record, NOTHING};
+use super::log::{Kind, Record, NOTHING, NOT_LOOKED};
 use super::plan::{Plan, Request, Step, Target};
 use super::program::What;
 use super::run::Observation;
@@ -111,6 +111,9 @@ impl<'a> History<'a> {
             self.groups.entry(record.group).or_default().push(*record);
         }
         if !matches!(record.kind, Kind::Status | Kind::Notify) || record.subject == NOTHING {
+            return;
+        }
+        if record.error == NOT_LOOKED {
             return;
         }
         if self.plan.request(record.subject).what == What::List {

@@ -78,9 +78,13 @@ pub struct Record {
     pub before: u64,
     pub after: u64,
     pub value: i64,
+    /// As aio_error says it, or `NOT_LOOKED`.
     pub error: i32,
     pub extra: i32,
 }
+
+/// What a notification that says nothing of the status has for an error.
+pub const NOT_LOOKED: i32 = i32::MIN;
 
 /// A record as it lies in the memory; `kind` is stored last, with Release, and 0 until then.
 #[repr(C)]

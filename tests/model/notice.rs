@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::calls;
 use super::child::{blank, world};
-use super::log::{problems, Kind, Record, NOTHING};
+use super::log::{problems, Kind, Record, NOTHING, NOT_LOOKED};
 use super::program::What;
 
 /// Added to the number of a request or list, so that a stray value is seen.
@@ -80,7 +80,7 @@ pub extern "C" fn on_thread(value: libc::sigval) {
 pub fn counted_again(id: u32) {
     let world = world();
     let tick = world.shared.tick();
-    world.log(Kind::Notify, id, Record { before: tick, after: tick, error: libc::EINPROGRESS, ..blank() });
+    world.log(Kind::Notify, id, Record { before: tick, after: tick, error: NOT_LOOKED, ..blank() });
     world.shared.notified(id).fetch_add(1, Ordering::Release);
 }
 
