@@ -161,7 +161,11 @@ const WAITING: &[(&str, &str)] = &[
     ("waiting_terminal_read_is_cancelled_without_taking_data", "a helper waits in the read"),
     ("cancelling_one_direction_leaves_the_other", "a helper waits in the read"),
     ("thirty_idle_terminals_do_not_hold_up_a_file", "each terminal that waits keeps a helper"),
+    ("seventy_idle_masters_hold_up_neither_a_file_nor_each_other", "each terminal that waits keeps a helper"),
     ("a_hundred_stuck_writes_do_not_hold_up_a_file", "each terminal that waits keeps a helper"),
+    ("idle_fifos_read_is_always_cancelled", "a helper waits in the read"),
+    ("idle_terminals_read_is_always_cancelled", "a helper waits in the read"),
+    ("cancelled_and_closed_fifo_leaves_the_read_of_another_opening", "a helper waits in the read"),
 ];
 
 #[test]
