@@ -436,3 +436,38 @@ CASE(seqpacket_end_of_file)
     close(pair[1]);
     printf("%zd\n", finish(&cb));
 }
+
+/*
+ * A write that waits for room, and then either side says that there will be none. Seen to fail, by waiting for ever: poll(2) says
+ * nothing of such a socket.
+ */
+static void shut_down_while_full(int type, int is_peer)
+{
+    enum { SIZE = 4 << 20 };
+    static char got[SIZE];
+    struct aiocb cbs[2];
+    int pair[2];
+
+    unix_pair(type, pair);
+    if (type == SOCK_STREAM)
+        start_write(&cbs[0], pair[0], aligned(SIZE), SIZE, 0);
+    else
+        fill_queue(pair[0]);
+    start_write(&cbs[1], pair[0], "x", 1, 0);
+    check_pending(&cbs[1]);
+    CHECK_EQ(shutdown(pair[is_peer], is_peer ? SHUT_RD : SHUT_WR), 0);
+    CHECK_ENDS_WITH(&cbs[1], EPIPE);
+    /* What was written before is there, unless it is the reader that said so. */
+    if (type == SOCK_STREAM) {
+        ssize_t written = finish(&cbs[0]);
+
+        CHECK(written > 0 && written < SIZE);
+        if (!is_peer)
+            CHECK_EQ(drain(pair[1], got, SIZE), written);
+    }
+}
+
+CASE(stream_write_ends_when_the_reader_reads_no_more) { shut_down_while_full(SOCK_STREAM, 1); }
+CASE(stream_write_ends_when_no_more_is_to_be_written) { shut_down_while_full(SOCK_STREAM, 0); }
+CASE(packet_write_ends_when_the_reader_reads_no_more) { shut_down_while_full(SOCK_SEQPACKET, 1); }
+CASE(packet_write_ends_when_no_more_is_to_be_written) { shut_down_while_full(SOCK_SEQPACKET, 0); }

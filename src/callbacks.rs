@@ -2,8 +2,8 @@
 //!
 //! A callback with attributes gets a thread of its own. Without, it gets one that ran an earlier
 //! callback to its end, when one is idle, and else a new one: a callback that blocks, or leaves by
-//! pthread_exit, holds back nobody. A reused thread starts with an empty signal mask, as a new one
-//! does; what its thread-specific data were is the one thing that a callback could tell it by.
+//! pthread_exit, holds back nobody. A reused thread starts as a new one does ([`begin_anew`]); what its
+//! thread-specific data were is what a callback could tell it by.
 //!
 //! A callback may leave by pthread_exit, which unwinds through our frames below it: they hold nothing with a
 //! destructor, and `wait` says why they are plain `extern "C"`.
@@ -13,7 +13,8 @@
 //! whole process: a fork copies it in the middle of a change, and the child crashed in it (once in forty forks).
 
 use crate::engine::Engine;
-use crate::sys::threads::{set_mask, LIBRARY_THREAD_MASK};
+use crate::fork;
+use crate::sys::threads::{self, set_mask, LIBRARY_THREAD_MASK};
 use libc::c_void;
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -76,7 +77,14 @@ pub fn run(engine: &'static Engine, function: usize, value: usize, attributes: u
     create(0, First { job, engine: Some(engine) })
 }
 
+/// PTHREAD_CANCEL_ENABLE and PTHREAD_CANCEL_DEFERRED (pthread.h).
+const ENABLED: libc::c_int = 0;
+const DEFERRED: libc::c_int = 0;
+
 extern "C" {
+    fn pthread_setcanceltype(kind: libc::c_int, before: *mut libc::c_int) -> libc::c_int;
+    fn pthread_setcancelstate(state: libc::c_int, before: *mut libc::c_int) -> libc::c_int;
+    fn pthread_testcancel();
     fn pthread_create(
         thread: *mut libc::pthread_t,
         attributes: *const libc::pthread_attr_t,
@@ -118,14 +126,35 @@ extern "C" fn callback_entry(argument: *mut c_void) -> *mut c_void {
     let First { mut job, engine } = unsafe { argument.cast::<First>().read() };
     // SAFETY: malloc's, and read.
     unsafe { libc::free(argument) };
+    let name = threads::name();
     loop {
         call(job);
+        // In the child of a callback that forked the pool is the parent's, with its lock as the fork found it.
+        let Some(engine) = engine.filter(|engine| fork::is_current(engine)) else {
+            return core::ptr::null_mut();
+        };
+        begin_anew(&name);
         set_mask(LIBRARY_THREAD_MASK);
-        match engine.and_then(next) {
+        match next(engine) {
             Some(next) => job = next,
             None => return core::ptr::null_mut(),
         }
     }
+}
+
+/// Undoes what a callback may have made of its thread. One that was cancelled in vain ends here, not in the next callback:
+/// libc unwinds from here as from `call`.
+extern "C" fn begin_anew(name: &threads::Name) {
+    let mut before = 0;
+    // SAFETY: a live place for what was set before; nothing here or in the frames above has a destructor.
+    unsafe {
+        pthread_setcanceltype(DEFERRED, &raw mut before);
+        pthread_setcancelstate(ENABLED, &raw mut before);
+        pthread_testcancel();
+    }
+    threads::forget_signal_stack();
+    threads::reset_float_environment();
+    threads::set_name(name);
 }
 
 /// The program's function, which may leave by pthread_exit: nothing here has a destructor.

@@ -49,7 +49,7 @@ unsafe fn start(aiocb: *mut Aiocb, call: &Call) -> c_int {
     let Some(request) = (unsafe { AiocbRef::new(aiocb) }) else {
         return answer(Err(Errno::INVAL));
     };
-    let notice = match check(request) {
+    let notice = match check(request, call.operation) {
         Ok(notice) => notice,
         Err(errno) => return answer(Err(errno)),
     };

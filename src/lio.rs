@@ -174,7 +174,7 @@ fn submit_element(
         batch.pending.fetch_add(1, Ordering::Relaxed);
         batch.by_ring.fetch_add(1, Ordering::Relaxed);
     }
-    let notice = check(aiocb)?;
+    let notice = check(aiocb, Operation::Read)?;
     let has = |flag| aiocb.opcode() & flag != 0;
     let form = Form { vectored: has(LIO_VECTORED), at_position: has(LIO_FOFFSET) };
     let operation = match aiocb.opcode() & !(LIO_VECTORED | LIO_FOFFSET) {

@@ -86,13 +86,17 @@ impl Pins {
         let thread = completion_thread(engine);
         let tables = engine.own_tables.load(Ordering::Relaxed);
         if tables == UNKNOWN {
-            let may = tables::may_copy_descriptors(thread) && tables::leave_shared_table().is_ok();
+            let may = tables::may_copy_descriptors() && tables::leave_shared_table().is_ok();
             engine.own_tables.store(if may { OWN_TABLES } else { NO_OWN_TABLES }, Ordering::Relaxed);
         } else if tables != NO_OWN_TABLES {
             // What was allowed once is allowed now; a copy of a helper's table would hold its files open.
             let _ = tables::leave_shared_table();
         }
         let own = engine.own_tables.load(Ordering::Relaxed) != NO_OWN_TABLES;
+        if own {
+            // To wake others by, for as long as the thread is there (`Ring::kick`).
+            let _ = files::open_ready();
+        }
         Pins { table: own.then(|| tables::open_process(thread).unwrap_or(-1)), held: None }
     }
 

@@ -108,8 +108,9 @@ pub struct PollTable {
     buckets: [Cell32; BUCKETS],
     /// Queues that exist, to be looked at without the lock.
     count: AtomicU32,
-    /// Places in the ring that armed polls take.
+    /// Places in the ring that armed polls take, and those of them for writing.
     in_ring: Cell32,
+    writes_in_ring: Cell32,
     /// The epoll instance's descriptor plus one; 1 while its poll is armed; queues that it watches.
     watch: Cell32,
     watch_armed: Cell32,
@@ -140,6 +141,7 @@ impl Default for PollTable {
             buckets: [const { Cell32::new(0) }; BUCKETS],
             count: AtomicU32::new(0),
             in_ring: Cell32::default(),
+            writes_in_ring: Cell32::default(),
             watch: Cell32::default(),
             watch_armed: Cell32::default(),
             watched: Cell32::default(),
@@ -368,6 +370,11 @@ fn direction_of(queue: &Queue) -> Direction {
     }
 }
 
+/// 1 for a queue of writes.
+fn writes(queue: &Queue) -> u32 {
+    u32::from(direction_of(queue) == Direction::Write)
+}
+
 /// Asks the ring to say when `fd`, of this thread's table, is ready. False: it has no place, or does not know how.
 fn arm(engine: &Engine, at: Number, queue: &Queue, fd: c_int) -> bool {
     let polls = &engine.polls;
@@ -388,6 +395,7 @@ fn arm(engine: &Engine, at: Number, queue: &Queue, fd: c_int) -> bool {
         Ok(()) => {
             queue.armed.set(ARMED_IN_RING);
             polls.in_ring.set(polls.in_ring.get() + 1);
+            polls.writes_in_ring.set(polls.writes_in_ring.get() + writes(queue));
             true
         }
         // EINVAL: the kernel polls on one wait queue only, and terminals, and FIFOs open for both, have two.
@@ -410,6 +418,7 @@ pub fn event(engine: &Engine, blocked: &Blocked, data: u64, result: i64) {
         return;
     }
     engine.polls.in_ring.set(engine.polls.in_ring.get() - 1);
+    engine.polls.writes_in_ring.set(engine.polls.writes_in_ring.get() - writes(queue));
     queue.armed.set(0);
     // 0 says that it was cancelled; an attempt that gets something sets it back.
     queue.futile.set(queue.futile.get() + u32::from(result > 0));

@@ -202,22 +202,20 @@ impl Ring {
         self.id
     }
 
-    /// Puts an event into the ring that says nothing: who sleeps there wakes and looks around. A poll
-    /// of something that is ready, opened for just this: a descriptor kept open would be
-    /// closed by programs that close all they do not know. Where none is free, a poll of any of the program's
-    /// that is ready: a process without a free descriptor has some. An error: it has not.
+    /// Puts an event into the ring that says nothing: who sleeps there wakes and looks around. A poll of any descriptor that
+    /// this thread's table has. Only where it has none is one opened for just this: in the program's table that takes the
+    /// number that another thread is about to get, or to give with dup2. (A helper has one, `pins`.) An error: none
+    /// is to be had.
     pub fn kick(&self) -> Result<(), Errno> {
-        match files::open_ready() {
-            Ok(fd) => {
-                let submitted = self.kick_by(fd);
-                files::close(fd);
-                submitted
-            }
-            Err(errno) => (0..MOST_TRIED)
-                .filter(|&fd| files::poll_now(fd, KICK_EVENTS) & KICK_EVENTS != 0)
-                .find_map(|fd| self.kick_by(fd).ok())
-                .ok_or(errno),
+        let by_any =
+            (0..MOST_TRIED).filter(|&fd| files::is_quick_to_poll(fd)).any(|fd| self.kick_by(fd).is_ok());
+        if by_any {
+            return Ok(());
         }
+        let fd = files::open_ready()?;
+        let submitted = self.kick_by(fd);
+        files::close(fd);
+        submitted
     }
 
     /// Adds one to an eventfd, by a poll of it that is answered at once and tells it so. Not by write(2): only the kernel
@@ -250,13 +248,17 @@ impl Ring {
     }
 
     fn kick_by(&self, fd: i32) -> Result<(), Errno> {
-        self.submit_own(&mut Iocb {
+        let mut iocb = Iocb {
             data: KICK,
             opcode: cmd::POLL,
             fildes: fd as u32,
             buf: KICK_EVENTS as u64,
             ..Iocb::default()
-        })
+        };
+        self.submit_own(&mut iocb)?;
+        // If it is not ready: that it was cancelled is an event as well.
+        self.cancel(&raw const iocb);
+        Ok(())
     }
 }
 
@@ -264,5 +266,5 @@ impl Ring {
 const ATTEMPTS: u32 = 3;
 
 const KICK_EVENTS: i16 = libc::POLLIN | libc::POLLOUT;
-/// Descriptors that are looked at for a ready one.
-const MOST_TRIED: i32 = 1024;
+/// Descriptors that are looked at for one to poll. Most programs have the first.
+const MOST_TRIED: i32 = 64;

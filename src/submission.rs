@@ -132,8 +132,8 @@ pub const MOST_REQPRIO: c_int = 20;
 
 /// Checks what makes a submitting call itself fail: EINVAL for the priority or the signal number.
 /// The aiocb then holds EINVAL.
-pub fn check(aiocb: AiocbRef) -> Result<Notice, Errno> {
-    let checked = match aiocb.reqprio() {
+pub fn check(aiocb: AiocbRef, operation: Operation) -> Result<Notice, Errno> {
+    let checked = match priority(aiocb, operation) {
         0..=MOST_REQPRIO => Notice::parse(&aiocb.sigevent()),
         _ => Err(Errno::INVAL),
     };
@@ -142,6 +142,12 @@ pub fn check(aiocb: AiocbRef) -> Result<Notice, Errno> {
         aiocb.refuse(errno);
     }
     checked
+}
+
+/// What transfers nothing has none: aio_fsync ignores all but the descriptor and the notification (POSIX), and other members
+/// may hold anything.
+fn priority(aiocb: AiocbRef, operation: Operation) -> c_int {
+    operation.direction().map_or(0, |_| aiocb.reqprio())
 }
 
 /// A request slot for the submission: `SUBMITTING`, findable from the aiocb. Of its buffer `rest` is left.
@@ -249,7 +255,7 @@ fn fill_request(request: &Request, submission: &Submission, number: Number, rest
     let handle = request.begin(number, submission.aiocb, submission.operation, rest, submission.offset());
     observe::went(request, Went::Kernel);
     request.done.set((submission.buffer.bytes - rest.bytes.min(submission.buffer.bytes)) as u64);
-    request.priority.set(submission.aiocb.reqprio() as u32);
+    request.priority.set(priority(submission.aiocb, submission.operation) as u32);
     request.started.set(submission.started);
     request.batch.set(submission.batch);
     request.copy.set(submission.copy.take());

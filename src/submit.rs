@@ -125,16 +125,13 @@ fn is_directory(fd: c_int) -> bool {
     files::status(fd).is_ok_and(|status| status.kind == libc::S_IFDIR)
 }
 
-/// /dev/zero and its kin (Documentation/admin-guide/devices.txt).
-const MEMORY_DEVICES: u32 = 1;
-
 /// Whether a read that got as far as `offset` and no farther is whole: at the end of a file, or of what anything but a
 /// file gives at a time. Devices that give all that is asked for stop short only because they were told not to wait.
 fn is_end(fd: c_int, offset: i64) -> bool {
     files::status(fd).is_ok_and(|status| match status.kind {
         libc::S_IFREG => status.size == offset as u64,
         libc::S_IFBLK => false,
-        libc::S_IFCHR => libc::major(status.special) != MEMORY_DEVICES,
+        libc::S_IFCHR => !status.is_memory_device(),
         _ => true,
     })
 }

@@ -16,7 +16,7 @@ use crate::own_work::run_own;
 use crate::pool::Number;
 use crate::reap;
 use crate::sys::context::io_pgetevents;
-use crate::sys::threads::{futex_wait, handlers_all_restart, now, self_id, set_mask};
+use crate::sys::threads::{futex_wait, handlers_all_restart, now, self_id, set_mask, Mask};
 use crate::threads::IDLE;
 use crate::told;
 use crate::wake::{hand_over, stop_leading, try_lead, Waiter, ASLEEP, AWAKE, INBOX, IN_RING};
@@ -33,6 +33,8 @@ struct Sleep<'a> {
     waiter: &'a Waiter,
     goal: Goal,
     leads: Cell<bool>,
+    /// The signal mask of the thread, while it leads.
+    mask: Cell<Mask>,
     /// The waiter's number stands in requests.
     registered: Cell<bool>,
 }
@@ -84,8 +86,8 @@ pub fn wait(engine: &Engine, goal: Goal, deadline: Option<&timespec>) -> Result<
     let Some(waiter) = engine.waiters.get(number) else {
         return Err(Errno::AGAIN);
     };
-    let (leads, registered) = (Cell::new(false), Cell::new(false));
-    let sleep = Sleep { engine, number, waiter, goal, leads, registered };
+    let (leads, mask, registered) = (Cell::new(false), Cell::new(0), Cell::new(false));
+    let sleep = Sleep { engine, number, waiter, goal, leads, mask, registered };
     let answer = wait_as(&sleep, deadline);
     if fork::is_current(engine) {
         if sleep.registered.get() {
@@ -152,6 +154,7 @@ fn lead(sleep: &Sleep, deadline: Option<&timespec>, mut seen: u64) -> Option<Res
     let me = self_id();
     // By hand, not by a guard: no destructor may be live where a cancellation unwinds.
     let before = set_mask(!0);
+    sleep.mask.set(before);
     let blocked = &ManuallyDrop::new(Blocked::library_thread());
     if !try_lead(engine, me) {
         set_mask(before);
@@ -319,8 +322,9 @@ extern "C" fn cancelled(argument: *mut c_void) {
     // SAFETY: the sleep of the frame that pushed this routine, which is still there.
     let sleep = unsafe { &*argument.cast::<Sleep>() };
     let engine = sleep.engine;
+    let leads = sleep.leads.get();
     let blocked = Blocked::new();
-    if sleep.leads.get() {
+    if leads {
         // As in `lead`, before anything is taken out of the inbox: `told`.
         sleep.waiter.word.store(AWAKE, Ordering::SeqCst);
         reap::process_inbox(engine, &blocked, sleep.waiter);
@@ -333,4 +337,9 @@ extern "C" fn cancelled(argument: *mut c_void) {
     crate::complete::drop_batch(engine, sleep.goal.batch);
     engine.waiters.give(sleep.number);
     hand_over(engine);
+    drop(blocked);
+    if leads {
+        // It may have been cancelled before it slept: the program's cleanup handlers have the mask that it had.
+        set_mask(sleep.mask.get());
+    }
 }

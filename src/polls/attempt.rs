@@ -110,10 +110,11 @@ pub fn attempt(request: &Request, fd: Result<c_int, Errno>, by_number: bool) -> 
         match transfer_quietly(direction, fd, request, rest) {
             Ok(count) => {
                 request.advance(count);
-                // A blocking write(2) goes on until all is written; a read of a stream gives what there is. A device that
-                // is read at positions (/dev/zero) stopped short only because it was told not to wait.
-                let stream_read = direction == Direction::Read && request.has(flag::STREAM);
-                let whole = stream_read || count == rest.bytes || count == 0;
+                // A blocking write(2) goes on until all is written; a read gives what there is (a packet of /dev/net/tun).
+                // Memory (/dev/zero) stopped short only because it was told not to wait.
+                let all_there_is = direction == Direction::Read
+                    && (request.has(flag::STREAM) || !files::is_memory_device(fd));
+                let whole = count == rest.bytes || count == 0 || all_there_is;
                 if whole || request.has(flag::NONBLOCK) {
                     return ended(Ok(request.done.get() as usize));
                 }

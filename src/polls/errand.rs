@@ -92,7 +92,7 @@ fn must_wait(request: &Request, fd: i32) -> bool {
 /// `None`: no second description is to be had. EAGAIN: nothing (more) for now.
 fn try_reopened(request: &Request, pins: &Pins, fd: i32) -> Option<Outcome> {
     let direction = request.operation().direction()?;
-    if request.has(flag::BLOCKS) || files::is_terminal_multiplexer(fd) {
+    if request.has(flag::BLOCKS) || files::is_another_when_reopened(fd) {
         return None;
     }
     let mode = match direction {

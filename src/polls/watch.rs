@@ -3,13 +3,14 @@
 use super::attempt::leads_there;
 use super::lines::give_to_helpers;
 use super::{
-    bucket_of, direction_of, events_of, goes_on, PollTable, Queue, ARMED_BY_WATCH, BUCKETS, WATCH_EVENT,
+    bucket_of, direction_of, disarm, events_of, goes_on, PollTable, Queue, ARMED_BY_WATCH, ARMED_IN_RING,
+    BUCKETS, WATCH_EVENT,
 };
 use crate::engine::Engine;
 use crate::errno::Errno;
 use crate::lock::{Blocked, Guard};
 use crate::sys::aio_abi::{cmd, Iocb};
-use crate::sys::files;
+use crate::sys::files::{self, Direction};
 use crate::sys::threads::now;
 use crate::wake::{wake, COMPLETION_THREAD};
 
@@ -83,11 +84,12 @@ pub(super) fn watch_again(engine: &Engine, queue: &Queue) {
 const LOOKS: u32 = 256;
 
 /// For the completion thread, which looks at least once a second while something is owed: a descriptor that is closed is
-/// not watched any more, and its requests are to be cancelled.
+/// not watched any more, and its requests are to be cancelled. And writes are tried again: poll says nothing of an AF_UNIX socket
+/// that is shut down for writing while it is full (unix_poll), by either side, though a write fails then.
 pub fn look_at_watched(engine: &Engine, blocked: &Blocked) {
     let polls = &engine.polls;
     let guard = engine.lock.lock(blocked);
-    if polls.watched.get() == 0 {
+    if polls.watched.get() == 0 && polls.writes_in_ring.get() == 0 {
         return;
     }
     let (second, used) = (now().tv_sec as u64, polls.queues.used());
@@ -99,14 +101,18 @@ pub fn look_at_watched(engine: &Engine, blocked: &Blocked) {
         let at = polls.look_next.get() % used + 1;
         polls.look_next.set(at);
         let Some(queue) = polls.queues.get(at) else { continue };
-        if queue.armed.get() != ARMED_BY_WATCH {
-            continue;
-        }
-        if leads_there(engine.request(queue.waiting.first())) {
-            watch_again(engine, queue);
-        } else {
-            unwatch(engine, queue);
-            give_to_helpers(engine, &guard, at, queue);
+        let writes = direction_of(queue) == Direction::Write;
+        match queue.armed.get() {
+            // Its event lets the queue go on.
+            ARMED_IN_RING if writes => disarm(engine, queue),
+            ARMED_BY_WATCH if !writes && leads_there(engine.request(queue.waiting.first())) => {
+                watch_again(engine, queue);
+            }
+            ARMED_BY_WATCH => {
+                unwatch(engine, queue);
+                give_to_helpers(engine, &guard, at, queue);
+            }
+            _ => {}
         }
     }
 }

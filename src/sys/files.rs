@@ -40,6 +40,18 @@ pub struct FileStatus {
     pub size: u64,
 }
 
+impl FileStatus {
+    /// /dev/zero and its kin (Documentation/admin-guide/devices.txt).
+    pub fn is_memory_device(&self) -> bool {
+        self.kind == libc::S_IFCHR && libc::major(self.special) == 1
+    }
+}
+
+/// As `FileStatus::is_memory_device`.
+pub fn is_memory_device(fd: c_int) -> bool {
+    status(fd).is_ok_and(|status| status.is_memory_device())
+}
+
 /// `statx(2)` for type and identity, from what the kernel knows already. Not fstat(2), for two
 /// reasons: that asks the server of a network or user-space file system, and it queries the file's times, after
 /// which xfs refuses the next write with RWF_NOWAIT, and ext4 takes half as long again for it (multigrain
@@ -86,10 +98,18 @@ fn status_by_fstat(fd: c_int) -> Result<FileStatus, Errno> {
     })
 }
 
-/// Whether the descriptor is /dev/ptmx (5:2, Documentation/admin-guide/devices.txt), whose every open is another
-/// terminal.
-pub fn is_terminal_multiplexer(fd: c_int) -> bool {
-    status(fd).is_ok_and(|status| status.special == libc::makedev(5, 2))
+/// /dev/ptmx (Documentation/admin-guide/devices.txt).
+const TERMINAL_MULTIPLEXER: (u32, u32) = (5, 2);
+
+/// The device that a descriptor stands for.
+fn device_of(fd: c_int) -> (u32, u32) {
+    status(fd).map_or((0, 0), |status| (libc::major(status.special), libc::minor(status.special)))
+}
+
+/// Whether opened once more it would be another terminal: /dev/ptmx is a new one each time, /dev/tty the process's own of the
+/// moment, /dev/console and /dev/tty0 the one that is used.
+pub fn is_another_when_reopened(fd: c_int) -> bool {
+    matches!(device_of(fd), TERMINAL_MULTIPLEXER | (5, 0 | 1) | (4, 0))
 }
 
 /// Whether the file is memory (tmpfs, hugetlbfs, memfd): those alone have seals to ask for, and
@@ -248,6 +268,17 @@ pub fn file_size_unlimited() -> bool {
     unsafe { syscall(libc::SYS_prlimit64, arguments) }.is_ok() && limit.rlim_cur == libc::RLIM_INFINITY
 }
 
+/// Whether a poll of this descriptor is answered by the kernel itself. A user-space file system (FUSE) is asked for its
+/// files and devices, and may never answer.
+pub fn is_quick_to_poll(fd: c_int) -> bool {
+    status(fd).is_ok_and(|status| match status.kind {
+        // Memory, terminals, consoles and pseudo-terminals (Documentation/admin-guide/devices.txt).
+        libc::S_IFCHR => matches!(libc::major(status.special), 1 | 4 | 5 | 136..=143),
+        libc::S_IFREG => status.identity.is_on_block_device(),
+        _ => true,
+    })
+}
+
 /// A descriptor that is ready for reading, closed on exec: an eventfd, or where those are refused the root
 /// directory. EMFILE, ENFILE, ENOMEM.
 pub fn open_ready() -> Result<c_int, Errno> {
@@ -319,7 +350,9 @@ pub fn is_terminal(fd: c_int) -> bool {
 /// a read with O_NONBLOCK goes by. A master tells the settings of its other side, and goes by none.
 pub fn ends_reads_itself(fd: c_int) -> bool {
     terminal(fd).is_some_and(|terminal| {
-        terminal.c_lflag & libc::ICANON == 0 && terminal.c_cc[libc::VMIN] != 1 && !is_terminal_multiplexer(fd)
+        terminal.c_lflag & libc::ICANON == 0
+            && terminal.c_cc[libc::VMIN] != 1
+            && device_of(fd) != TERMINAL_MULTIPLEXER
     })
 }
 

@@ -23,6 +23,48 @@ pub fn set_mask(mask: Mask) -> Mask {
 /// Everything but the two signals by which glibc reaches every thread (cancellation and set*id).
 pub const LIBRARY_THREAD_MASK: Mask = !((1 << 31) | (1 << 32));
 
+/// A thread's name with its NUL (`prctl(2)`, PR_SET_NAME).
+pub type Name = [u8; 16];
+
+/// The calling thread's name.
+pub fn name() -> Name {
+    let mut name = Name::default();
+    // SAFETY: room for a name.
+    let _ = unsafe {
+        syscall(libc::SYS_prctl, [libc::PR_GET_NAME as usize, name.as_mut_ptr() as usize, 0, 0, 0, 0])
+    };
+    name
+}
+
+/// Names the calling thread.
+pub fn set_name(name: &Name) {
+    // SAFETY: the kernel reads up to the NUL, which `name` put there.
+    let _ =
+        unsafe { syscall(libc::SYS_prctl, [libc::PR_SET_NAME as usize, name.as_ptr() as usize, 0, 0, 0, 0]) };
+}
+
+/// The calling thread has no alternate signal stack any more (`sigaltstack(2)`).
+pub fn forget_signal_stack() {
+    let none = libc::stack_t { ss_sp: core::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+    // SAFETY: a live structure; the thread is not on such a stack.
+    let _ = unsafe { syscall(libc::SYS_sigaltstack, [&raw const none as usize, 0, 0, 0, 0, 0]) };
+}
+
+/// Rounding, masks and flags of floating-point arithmetic as a process starts with them (fenv.h, FE_DFL_ENV).
+pub fn reset_float_environment() {
+    // SAFETY: no value that the compiler knows of depends on them.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        core::arch::asm!("fninit", "ldmxcsr [{}]", in(reg) &raw const DEFAULT_MXCSR, options(nostack));
+        #[cfg(target_arch = "aarch64")]
+        core::arch::asm!("msr fpcr, xzr", "msr fpsr, xzr", options(nomem, nostack));
+    }
+}
+
+/// All exceptions masked, rounding to nearest (System V ABI, AMD64 supplement, 3.4.1).
+#[cfg(target_arch = "x86_64")]
+static DEFAULT_MXCSR: u32 = 0x1f80;
+
 /// Takes one pending `signal`, if there is one: what a failed write left behind (SIGPIPE, SIGXFSZ).
 /// The signal must be blocked.
 pub fn discard_pending(signal: c_int) {
