@@ -10,6 +10,7 @@ use crate::lock::{Blocked, Guard};
 use crate::notify::Notice;
 use crate::pool::Number;
 use crate::request::{flag, Handle, Home, Operation, Request, HELD, RING};
+use crate::ring;
 use crate::sys::aio_abi::{cmd, Iocb, FLAG_IOPRIO, FLAG_RESFD, RWF_NOWAIT};
 use crate::sys::files::{self, Identity};
 use crate::wake::{hold, owe_request};
@@ -45,6 +46,10 @@ pub fn iocb(request: &Request, handle: Handle) -> Iocb {
     iocb.offset = request.position();
     if request.has(flag::NOWAIT) {
         iocb.rw_flags = RWF_NOWAIT;
+    }
+    if request.operation() == Operation::Write {
+        // The number may have become a socket's: the thread that submits is the program's, and SIGPIPE would be too.
+        iocb.rw_flags |= ring::quiet_write();
     }
     if request.priority.get() != 0 {
         iocb.flags |= FLAG_IOPRIO;

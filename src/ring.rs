@@ -1,10 +1,10 @@
 //! The shared context: the kernel's ring of completions, and how many requests are in it.
 
 use crate::errno::{Errno, Outcome};
-use crate::sys::aio_abi::{cmd, IoEvent, Iocb, RingHeader, FLAG_RESFD, RING_MAGIC};
+use crate::sys::aio_abi::{cmd, IoEvent, Iocb, RingHeader, FLAG_RESFD, RING_MAGIC, RWF_NOSIGNAL};
 use crate::sys::context::{self, ContextId};
 use crate::sys::files;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// An event whose `data` is this says nothing: it wakes whoever sleeps in the ring, or told an eventfd.
 pub const KICK: u64 = 1;
@@ -132,12 +132,25 @@ impl Ring {
     pub fn submit(&self, iocbs: &mut [*mut Iocb]) -> Outcome {
         loop {
             // SAFETY: the iocbs are live; the buffers that they name are their callers' until completion.
-            let taken = unsafe { context::io_submit(self.id, iocbs) };
-            // Not the kernel's own answer, but what a handler makes of a call that a seccomp supervisor is asked about.
-            if taken != Err(Errno::INTR) {
-                return taken;
+            match unsafe { context::io_submit(self.id, iocbs) } {
+                // Not the kernel's own answer, but what a handler makes of a call that a seccomp supervisor is asked about.
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP) if QUIET_WRITES.load(Ordering::Relaxed) && make_loud(iocbs) => {
+                    return self.submit_loudly(iocbs);
+                }
+                taken => return taken,
             }
         }
+    }
+
+    /// The kernel may be older than RWF_NOSIGNAL; but there are files that know no RWF_NOWAIT.
+    #[cold]
+    fn submit_loudly(&self, iocbs: &mut [*mut Iocb]) -> Outcome {
+        let taken = self.submit(iocbs);
+        if taken != Err(Errno::OPNOTSUPP) {
+            QUIET_WRITES.store(false, Ordering::Relaxed);
+        }
+        taken
     }
 
     /// Submits one.
@@ -260,6 +273,31 @@ impl Ring {
         self.cancel(&raw const iocb);
         Ok(())
     }
+}
+
+/// Whether the kernel may know RWF_NOSIGNAL. Relaxed: it guards nothing, and is as true in a forked child.
+static QUIET_WRITES: AtomicBool = AtomicBool::new(true);
+
+/// What a write is submitted with so that it sends no SIGPIPE; 0 where the kernel does not know how.
+#[inline]
+pub fn quiet_write() -> i32 {
+    if QUIET_WRITES.load(Ordering::Relaxed) {
+        RWF_NOSIGNAL
+    } else {
+        0
+    }
+}
+
+/// Takes RWF_NOSIGNAL off. False: the first, which the kernel refused, has none.
+fn make_loud(iocbs: &[*mut Iocb]) -> bool {
+    let mut is_first_quiet = false;
+    for (at, iocb) in iocbs.iter().enumerate() {
+        // SAFETY: live, and the kernel has copied none of them.
+        let flags = unsafe { &mut (**iocb).rw_flags };
+        is_first_quiet |= at == 0 && *flags & RWF_NOSIGNAL != 0;
+        *flags &= !RWF_NOSIGNAL;
+    }
+    is_first_quiet
 }
 
 /// How often the library's own submissions are tried.

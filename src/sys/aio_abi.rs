@@ -19,6 +19,8 @@ pub const FLAG_RESFD: u32 = 1 << 0;
 pub const FLAG_IOPRIO: u32 = 1 << 1;
 /// `RWF_NOWAIT`: fail with EAGAIN instead of waiting (`preadv2(2)`).
 pub const RWF_NOWAIT: i32 = 0x8;
+/// `RWF_NOSIGNAL` (Linux 6.18): a write that nobody reads fails with EPIPE, and sends no SIGPIPE.
+pub const RWF_NOSIGNAL: i32 = 0x100;
 
 /// `struct iocb`: one request as the kernel reads it (little-endian field order).
 #[repr(C)]
