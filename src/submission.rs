@@ -144,10 +144,12 @@ pub fn check(aiocb: AiocbRef, operation: Operation) -> Result<Notice, Errno> {
     checked
 }
 
-/// What transfers nothing has none: aio_fsync ignores all but the descriptor and the notification (POSIX), and other members
-/// may hold anything.
+/// aio_fsync ignores all but the descriptor and the notification (POSIX): other members may hold anything.
 fn priority(aiocb: AiocbRef, operation: Operation) -> c_int {
-    operation.direction().map_or(0, |_| aiocb.reqprio())
+    match operation {
+        Operation::Sync | Operation::DataSync => 0,
+        _ => aiocb.reqprio(),
+    }
 }
 
 /// A request slot for the submission: `SUBMITTING`, findable from the aiocb. Of its buffer `rest` is left.
