@@ -239,7 +239,7 @@ fn there_is_no_thread_now_and_then() {
     under(&["threads=11:3"], &["mixed_notify", "notify_thread"], ALL, except);
 }
 
-/// Only who sleeps in io_pgetevents takes them then.
+/// io_pgetevents takes them then, also without a wait.
 #[test]
 fn taking_completions_without_a_wait_is_refused() {
     under(&["io_getevents=1"], USUAL, ORDINARY, &[]);
