@@ -21,13 +21,14 @@ CASE(both_kinds_succeed)
     CHECK_EQ(finish(&cb), 0);
 }
 
-/* The buffer, size and offset of the aiocb mean nothing here. */
+/* The buffer, size, offset and priority of the aiocb mean nothing here. */
 CASE(other_fields_are_ignored)
 {
     int fd = temporary_file(0);
     struct aiocb cb;
 
     prepare(&cb, fd, (void *)(uintptr_t)0xdead0000, SIZE_MAX, -77);
+    cb.aio_reqprio = -12345;
     CHECK_EQ(aio_fsync(O_DSYNC, &cb), 0);
     CHECK_EQ(finish(&cb), 0);
 }

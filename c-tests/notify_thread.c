@@ -8,6 +8,7 @@
 
 #include <semaphore.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 static volatile int callbacks;
 
@@ -287,4 +288,136 @@ CASE(a_full_signal_queue_holds_back_no_callback)
         CHECK_EQ(aio_write(&requests[i]), 0);
     }
     WAIT_UNTIL(callbacks == MANY - MANY / 2);
+}
+
+/* ---- What one callback leaves to the next --------------------------------------------------------- */
+
+/* Runs a callback, and waits until it has returned to where a next one may begin in its thread. */
+static void run_callback(int fd, void (*function)(union sigval), void *value)
+{
+    int before = callbacks;
+    struct aiocb cb;
+
+    prepare(&cb, fd, "c", 1, 0);
+    with_callback(&cb, function, value);
+    CHECK_EQ(aio_write(&cb), 0);
+    WAIT_UNTIL(callbacks > before);
+    nap(5);
+}
+
+/* Rounding of floating-point arithmetic, in MXCSR. */
+enum { ROUND_UP = 0x4000 };
+
+static void make_a_mess(union sigval value)
+{
+    stack_t stack = { .ss_sp = value.sival_ptr, .ss_size = 64 << 10 };
+
+    CHECK_EQ(pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL), 0);
+    CHECK_EQ(pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL), 0);
+    CHECK_EQ(sigaltstack(&stack, NULL), 0);
+#ifdef __x86_64__
+    __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() | ROUND_UP);
+#endif
+    count_callback();
+}
+
+static void look_for_a_mess(union sigval value)
+{
+    stack_t stack;
+    int before;
+
+    (void)value;
+    CHECK_EQ(pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &before), 0);
+    CHECK_EQ(before, PTHREAD_CANCEL_ENABLE);
+    CHECK_EQ(pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &before), 0);
+    CHECK_EQ(before, PTHREAD_CANCEL_DEFERRED);
+    CHECK_EQ(sigaltstack(NULL, &stack), 0);
+    CHECK_EQ(stack.ss_flags, SS_DISABLE);
+#ifdef __x86_64__
+    CHECK_EQ(__builtin_ia32_stmxcsr() & ROUND_UP, 0);
+#endif
+    count_callback();
+}
+
+/* Seen to fail: each of them, when a thread is used again as it is. */
+CASE(a_callback_begins_as_in_a_new_thread)
+{
+    int fd = temporary_file(0);
+    char *stack = malloc(64 << 10);
+
+    run_callback(fd, make_a_mess, stack);
+    run_callback(fd, look_for_a_mess, NULL);
+}
+
+static volatile pthread_t to_be_cancelled;
+
+static void wait_to_be_cancelled(union sigval value)
+{
+    to_be_cancelled = pthread_self();
+    while (*(volatile int *)value.sival_ptr == 0)
+        continue;
+    count_callback();
+}
+
+static void sleep_and_count(union sigval value)
+{
+    (void)value;
+    nap(1);
+    count_callback();
+}
+
+/* Seen to fail, by waiting for the second callback, in the same way. */
+CASE(a_cancellation_in_vain_is_not_the_next_callbacks)
+{
+    int fd = temporary_file(0);
+    volatile int is_cancelled = 0;
+    struct aiocb cb;
+
+    prepare(&cb, fd, "c", 1, 0);
+    with_callback(&cb, wait_to_be_cancelled, (void *)&is_cancelled);
+    CHECK_EQ(aio_write(&cb), 0);
+    WAIT_UNTIL(to_be_cancelled != 0);
+    pthread_cancel(to_be_cancelled);
+    is_cancelled = 1;
+    WAIT_UNTIL(callbacks == 1);
+    nap(5);
+    run_callback(fd, sleep_and_count, NULL);
+}
+
+static volatile pid_t forked;
+
+static void fork_and_return(union sigval value)
+{
+    pid_t child = fork();
+
+    (void)value;
+    CHECK(child >= 0);
+    if (child != 0) {
+        forked = child;
+        count_callback();
+    }
+}
+
+/*
+ * The child of a callback returns from it: its only thread ends, and with it the child. Seen to fail, by a second's delay,
+ * when it waits for another callback.
+ */
+CASE(a_child_of_a_callback_ends_with_it)
+{
+    int fd = temporary_file(0);
+
+    for (int round = 0; round < 3; round++) {
+        int ended = 0;
+
+        run_callback(fd, fork_and_return, NULL);
+        /* Long before the second for which a thread without work stays. */
+        for (int i = 0; i < 40 && !ended; i++) {
+            ended = waitpid(forked, NULL, WNOHANG) == forked;
+            nap(10);
+        }
+        if (!ended) {
+            kill(forked, SIGKILL);
+            FAIL("the child waits for something");
+        }
+    }
 }

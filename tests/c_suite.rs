@@ -47,6 +47,7 @@ programs! {
     lio
     lio_wait
     loading
+    long_writes
     mixed_notify
     mlock
     never_blocks
@@ -54,6 +55,7 @@ programs! {
     notify_thread
     order
     other_files
+    own_descriptors
     overflow
     pipe
     position
