@@ -86,7 +86,8 @@ static void transfer_while_the_other_end_takes_its_number(int (*submit)(struct a
             feed(other, "x", 1);
         int error = answer == 0 ? await(&cb) : errno;
 
-        CHECK(error == 0 || error == ECANCELED || error == EBADF);
+        /* EAGAIN: the call did nothing, where memory or threads are short. */
+        CHECK(error == 0 || error == ECANCELED || error == EBADF || (answer == -1 && error == EAGAIN));
         /* What was written is there, and what was not read still is. */
         if ((error == 0) == is_write)
             CHECK_EQ(drain(ends[0], &byte, 1), 1);
