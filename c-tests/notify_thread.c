@@ -308,13 +308,19 @@ static void run_callback(int fd, void (*function)(union sigval), void *value)
 /* Rounding of floating-point arithmetic, in MXCSR. */
 enum { ROUND_UP = 0x4000 };
 
-static void make_a_mess(union sigval value)
+static void set_a_stack(union sigval value)
 {
     stack_t stack = { .ss_sp = value.sival_ptr, .ss_size = 64 << 10 };
 
+    CHECK_EQ(sigaltstack(&stack, NULL), 0);
+    count_callback();
+}
+
+static void make_a_mess(union sigval value)
+{
+    (void)value;
     CHECK_EQ(pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL), 0);
     CHECK_EQ(pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL), 0);
-    CHECK_EQ(sigaltstack(&stack, NULL), 0);
 #ifdef __x86_64__
     __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() | ROUND_UP);
 #endif
@@ -345,7 +351,9 @@ CASE(a_callback_begins_as_in_a_new_thread)
     int fd = temporary_file(0);
     char *stack = malloc(64 << 10);
 
-    run_callback(fd, make_a_mess, stack);
+    run_callback(fd, make_a_mess, NULL);
+    run_callback(fd, look_for_a_mess, NULL);
+    run_callback(fd, set_a_stack, stack);
     run_callback(fd, look_for_a_mess, NULL);
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A callback with attributes gets a thread of its own. Without, it gets one that ran an earlier
 //! callback to its end, when one is idle, and else a new one: a callback that blocks, or leaves by
-//! pthread_exit, holds back nobody. A reused thread starts as a new one does ([`begin_anew`]); what its
-//! thread-specific data were is what a callback could tell it by.
+//! pthread_exit, holds back nobody. A reused thread starts with what a new one has of a signal mask, of cancellation, name and
+//! floating-point environment ([`begin_anew`]); thread-specific data, locale and scheduling stay as they were.
 //!
 //! A callback may leave by pthread_exit, which unwinds through our frames below it: they hold nothing with a
 //! destructor, and `wait` says why they are plain `extern "C"`.
@@ -126,7 +126,7 @@ extern "C" fn callback_entry(argument: *mut c_void) -> *mut c_void {
     let First { mut job, engine } = unsafe { argument.cast::<First>().read() };
     // SAFETY: malloc's, and read.
     unsafe { libc::free(argument) };
-    let name = threads::name();
+    let (name, stack) = (threads::name(), threads::signal_stack());
     loop {
         call(job);
         // In the child of a callback that forked the pool is the parent's, with its lock as the fork found it.
@@ -134,6 +134,10 @@ extern "C" fn callback_entry(argument: *mut c_void) -> *mut c_void {
             return core::ptr::null_mut();
         };
         begin_anew(&name);
+        if threads::signal_stack() != stack {
+            // It belongs to somebody's thread-specific data, which go with the thread.
+            return core::ptr::null_mut();
+        }
         set_mask(LIBRARY_THREAD_MASK);
         match next(engine) {
             Some(next) => job = next,
@@ -152,7 +156,6 @@ extern "C" fn begin_anew(name: &threads::Name) {
         pthread_setcancelstate(ENABLED, &raw mut before);
         pthread_testcancel();
     }
-    threads::forget_signal_stack();
     threads::reset_float_environment();
     threads::set_name(name);
 }

@@ -65,7 +65,8 @@ fn completion_thread(engine: &Engine) -> c_int {
 
 /// A helper thread's hold on files: at most one, kept while work on it goes on.
 pub struct Pins {
-    /// By which the program's table is reached; `None`: this thread shares it.
+    /// By which the program's table is reached; `None`: this thread shares it. Closed in the end: the thread's own table may be
+    /// another's as well.
     table: Option<c_int>,
     held: Option<Held>,
 }
@@ -85,15 +86,17 @@ impl Pins {
     pub fn new(engine: &Engine) -> Pins {
         let thread = completion_thread(engine);
         let tables = engine.own_tables.load(Ordering::Relaxed);
-        if tables == UNKNOWN {
+        let is_alone = if tables == UNKNOWN {
             let may = tables::may_copy_descriptors() && tables::leave_shared_table().is_ok();
             engine.own_tables.store(if may { OWN_TABLES } else { NO_OWN_TABLES }, Ordering::Relaxed);
-        } else if tables != NO_OWN_TABLES {
-            // What was allowed once is allowed now; a copy of a helper's table would hold its files open.
-            let _ = tables::leave_shared_table();
-        }
+            may
+        } else {
+            // A copy of a helper's table would hold its files open. What was allowed once may not be any more, where the
+            // program has put itself under a filter since: copies go into whosever table this thread began in, then.
+            tables != NO_OWN_TABLES && tables::leave_shared_table().is_ok()
+        };
         let own = engine.own_tables.load(Ordering::Relaxed) != NO_OWN_TABLES;
-        if own {
+        if is_alone {
             // To wake others by, for as long as the thread is there (`Ring::kick`).
             let _ = files::open_ready();
         }
@@ -175,5 +178,14 @@ impl Pins {
     pub fn open_nonblocking(&self, copy: c_int, flags: c_int) -> Option<c_int> {
         self.table?;
         tables::reopen(copy, flags | libc::O_NONBLOCK | libc::O_NOCTTY).ok()
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        self.release();
+        if let Some(table) = self.table {
+            files::close(table);
+        }
     }
 }

@@ -474,7 +474,7 @@ fn disarm(engine: &Engine, queue: &Queue) {
     match queue.armed.get() {
         ARMED_IN_RING => {
             queue.armed.set(ARMED_AND_CANCELLED);
-            engine.ring.cancel(queue.iocb.address());
+            let _ = engine.ring.cancel(queue.iocb.address());
         }
         ARMED_BY_WATCH => watch::unwatch(engine, queue),
         _ => {}

@@ -4,7 +4,7 @@ use crate::errno::{Errno, Outcome};
 use crate::sys::aio_abi::{cmd, IoEvent, Iocb, RingHeader, FLAG_RESFD, RING_MAGIC, RWF_NOSIGNAL};
 use crate::sys::context::{self, ContextId};
 use crate::sys::files;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 /// An event whose `data` is this says nothing: it wakes whoever sleeps in the ring, or told an eventfd.
 pub const KICK: u64 = 1;
@@ -22,6 +22,8 @@ pub struct Ring {
     limit: u32,
     /// Requests in the kernel or completed and not yet reaped. Kicks are not counted.
     in_ring: AtomicU32,
+    /// A descriptor that `kick` could use, or 0. Relaxed: a hint.
+    kicked_by: AtomicI32,
 }
 
 impl Ring {
@@ -38,7 +40,14 @@ impl Ring {
             let _ = context::io_destroy(id);
             return Err(errno);
         }
-        let mut ring = Ring { id, slots: 0, first_event: 0, limit: 0, in_ring: AtomicU32::new(0) };
+        let mut ring = Ring {
+            id,
+            slots: 0,
+            first_event: 0,
+            limit: 0,
+            in_ring: AtomicU32::new(0),
+            kicked_by: AtomicI32::new(0),
+        };
         let header = ring.header();
         if header.magic != RING_MAGIC {
             // A kernel whose ring we cannot read: nothing of ours would be right.
@@ -87,13 +96,17 @@ impl Ring {
     /// with this `data`: its result. It may be overwritten by then: then it was also reaped, and
     /// the answer, `None` or the copy, is what its reaper acts on, not we.
     pub fn peek_since(&self, tail: u32, data: u64) -> Option<i64> {
+        self.find_since(tail, |event| event.data == data).map(|event| event.res)
+    }
+
+    fn find_since(&self, tail: u32, is_it: impl Fn(&IoEvent) -> bool) -> Option<IoEvent> {
         let first = (self.id + self.first_event) as *const IoEvent;
         let (mut at, end) = (tail, self.tail());
         while at != end {
             // SAFETY: at < slots, inside the mapping; the kernel may be writing another lap: any bits are an IoEvent.
             let event = unsafe { first.add(at as usize).read_volatile() };
-            if event.data == data {
-                return Some(event.res);
+            if is_it(&event) {
+                return Some(event);
             }
             at = (at + 1) % self.slots;
         }
@@ -147,7 +160,7 @@ impl Ring {
     #[cold]
     fn submit_loudly(&self, iocbs: &mut [*mut Iocb]) -> Outcome {
         let taken = self.submit(iocbs);
-        if taken != Err(Errno::OPNOTSUPP) {
+        if taken.is_ok() {
             QUIET_WRITES.store(false, Ordering::Relaxed);
         }
         taken
@@ -184,9 +197,10 @@ impl Ring {
         self.insist(place)
     }
 
-    /// Asks the kernel to end a poll early. `iocb` is where it was submitted from.
-    pub fn cancel(&self, iocb: *const Iocb) {
-        let _ = context::io_cancel(self.id, iocb);
+    /// Asks the kernel to end a poll early. `iocb` is where it was submitted from. False: a seccomp filter has it go on; else its
+    /// event has come, or will.
+    pub fn cancel(&self, iocb: *const Iocb) -> bool {
+        !matches!(context::io_cancel(self.id, iocb), Err(Errno::PERM | Errno::NOSYS))
     }
 
     /// Takes what has completed, without waiting.
@@ -215,15 +229,26 @@ impl Ring {
         self.id
     }
 
-    /// Puts an event into the ring that says nothing: who sleeps there wakes and looks around. A poll of any descriptor that
-    /// this thread's table has. Only where it has none is one opened for just this: in the program's table that takes the
-    /// number that another thread is about to get, or to give with dup2. (A helper has one, `pins`.) An error: none
-    /// is to be had.
+    /// Puts an event into the ring that says nothing: who sleeps there wakes and looks around. A poll of any descriptor of
+    /// this thread's table that is ready. Only where none is, one is opened for just this: in the program's table that takes
+    /// the number that another thread is about to get, or to give with dup2. (A helper has one, `pins`.) An error:
+    /// none is to be had, or there is no place in the ring.
     pub fn kick(&self) -> Result<(), Errno> {
-        let by_any =
-            (0..MOST_TRIED).filter(|&fd| files::is_quick_to_poll(fd)).any(|fd| self.kick_by(fd).is_ok());
-        if by_any {
-            return Ok(());
+        // First the one that served last: each look holds a file open for an instant, which another thread may be closing. (0, the
+        // first anyway, is a helper's own in its table.)
+        let last = self.kicked_by.load(Ordering::Relaxed);
+        let candidates = (last != 0).then_some(last).into_iter().chain(0..MOST_TRIED);
+        for fd in candidates.filter(|&fd| files::is_ready_for_certain(fd, KICK_EVENTS)) {
+            match self.kick_by(fd) {
+                Err(Errno::AGAIN) => return Err(Errno::AGAIN),
+                Err(_) => {}
+                Ok(()) => {
+                    if fd != 0 {
+                        self.kicked_by.store(fd, Ordering::Relaxed);
+                    }
+                    return Ok(());
+                }
+            }
         }
         let fd = files::open_ready()?;
         let submitted = self.kick_by(fd);
@@ -268,10 +293,16 @@ impl Ring {
             buf: KICK_EVENTS as u64,
             ..Iocb::default()
         };
+        let (tail, own) = (self.tail(), &raw const iocb as u64);
         self.submit_own(&mut iocb)?;
-        // If it is not ready: that it was cancelled is an event as well.
-        self.cancel(&raw const iocb);
-        Ok(())
+        // Another thread may have put something else under the number, or have read what was there. That it was cancelled is
+        // an event as well.
+        let has_come = self.find_since(tail, |event| event.obj == own).is_some();
+        if has_come || self.cancel(&raw const iocb) {
+            Ok(())
+        } else {
+            Err(Errno::PERM)
+        }
     }
 }
 

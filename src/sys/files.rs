@@ -268,14 +268,17 @@ pub fn file_size_unlimited() -> bool {
     unsafe { syscall(libc::SYS_prlimit64, arguments) }.is_ok() && limit.rlim_cur == libc::RLIM_INFINITY
 }
 
-/// Whether a poll of this descriptor is answered by the kernel itself. A user-space file system (FUSE) is asked for its
-/// files and devices, and may never answer.
-pub fn is_quick_to_poll(fd: c_int) -> bool {
-    status(fd).is_ok_and(|status| match status.kind {
-        // Memory, terminals, consoles and pseudo-terminals (Documentation/admin-guide/devices.txt).
-        libc::S_IFCHR => matches!(libc::major(status.special), 1 | 4 | 5 | 136..=143),
-        libc::S_IFREG => status.identity.is_on_block_device(),
-        _ => true,
+/// Whether a poll of this descriptor for any of the `events` has something to say, and says so at once: a user-space file
+/// system (FUSE) is asked for its files and devices, and may never answer.
+pub fn is_ready_for_certain(fd: c_int, events: i16) -> bool {
+    status(fd).is_ok_and(|status| match (status.kind, libc::major(status.special)) {
+        (libc::S_IFDIR, _) => true,
+        (libc::S_IFREG | libc::S_IFBLK, _) => status.identity.is_on_block_device(),
+        _ if status.is_memory_device() => true,
+        // Terminals, consoles and pseudo-terminals (Documentation/admin-guide/devices.txt); no other device.
+        (libc::S_IFCHR, 4 | 5 | 136..=143) => poll_now(fd, events) & events != 0,
+        (libc::S_IFCHR, _) => false,
+        _ => poll_now(fd, events) & events != 0,
     })
 }
 

@@ -43,11 +43,12 @@ pub fn set_name(name: &Name) {
         unsafe { syscall(libc::SYS_prctl, [libc::PR_SET_NAME as usize, name.as_ptr() as usize, 0, 0, 0, 0]) };
 }
 
-/// The calling thread has no alternate signal stack any more (`sigaltstack(2)`).
-pub fn forget_signal_stack() {
-    let none = libc::stack_t { ss_sp: core::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
-    // SAFETY: a live structure; the thread is not on such a stack.
-    let _ = unsafe { syscall(libc::SYS_sigaltstack, [&raw const none as usize, 0, 0, 0, 0, 0]) };
+/// Where the calling thread's alternate signal stack is (`sigaltstack(2)`); 0: it has none.
+pub fn signal_stack() -> usize {
+    let mut stack = libc::stack_t { ss_sp: core::ptr::null_mut(), ss_flags: 0, ss_size: 0 };
+    // SAFETY: the kernel fills the live structure.
+    let _ = unsafe { syscall(libc::SYS_sigaltstack, [0, &raw mut stack as usize, 0, 0, 0, 0]) };
+    stack.ss_sp as usize
 }
 
 /// Rounding, masks and flags of floating-point arithmetic as a process starts with them (fenv.h, FE_DFL_ENV).
