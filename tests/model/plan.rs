@@ -346,9 +346,10 @@ pub fn is_sync(what: What) -> bool {
     matches!(what, What::Sync | What::DataSync)
 }
 
-/// Byte number `position` of what request `id` writes: no two requests write the same sequence.
+/// Byte number `position` of what request `id` writes: no two requests write the same sequence, nor one of zeroes, of which
+/// the holes of files are.
 pub fn content(id: u32, position: usize) -> u8 {
-    let word = (u64::from(id) << 32 | (position as u64 / 8)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let word = ((u64::from(id) + 1) << 32 | (position as u64 / 8)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let word = (word ^ word >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     (word >> (8 + 6 * (position % 8))) as u8
 }
