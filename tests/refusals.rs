@@ -286,6 +286,8 @@ fn transfers_that_do_not_wait_are_unknown() {
             "what_a_helper_finishes_is_counted_once",
             "such a read takes back what the kernel counted too early",
         ),
+        ("packet_write_ends_when_the_reader_reads_no_more", "nobody can try without waiting"),
+        ("packet_write_ends_when_no_more_is_to_be_written", "nobody can try without waiting"),
     ];
     let except = [&except[..], &more].concat();
     for rule in ["preadv2=38", "preadv2=95", "pwritev2=38", "pwritev2=95"] {
@@ -348,6 +350,10 @@ fn no_epoll_instance_is_to_be_had() {
     let pipes = [
         ("pipe_a_thousand_idle_reads_need_no_thread_each", "each pipe beyond half the ring keeps a helper"),
         ("hundred_thousand_requests_of_every_kind", "each pipe beyond half the ring keeps a helper"),
+        (
+            "cleanup_handlers_cancel_their_request",
+            "a pipe that the ring has no place for just then keeps a helper",
+        ),
     ];
     let except = &[WAITING, &pipes].concat();
     under(&["epoll_create1=24"], &["submit", "suspend", "pipe"], ALL, except);
