@@ -286,8 +286,14 @@ fn transfers_that_do_not_wait_are_unknown() {
             "what_a_helper_finishes_is_counted_once",
             "such a read takes back what the kernel counted too early",
         ),
+        ("stream_write_ends_when_the_reader_reads_no_more", "nobody can try without waiting"),
+        ("stream_write_ends_when_no_more_is_to_be_written", "nobody can try without waiting"),
         ("packet_write_ends_when_the_reader_reads_no_more", "nobody can try without waiting"),
         ("packet_write_ends_when_no_more_is_to_be_written", "nobody can try without waiting"),
+        (
+            "a_write_that_cannot_be_notified_yet_is_done_once",
+            "a helper writes then, and no thread is to be had",
+        ),
     ];
     let except = [&except[..], &more].concat();
     for rule in ["preadv2=38", "preadv2=95", "pwritev2=38", "pwritev2=95"] {
