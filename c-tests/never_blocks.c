@@ -268,10 +268,14 @@ CASE(cancelling_what_runs)
 
     for (int round = 0; round < ROUNDS && !is_good_enough(); round++) {
         struct aiocb cb;
+        struct stat status;
 
         CHECK_EQ(ftruncate(fd, 0), 0);
         start_write(&cb, fd, data, SIZE, 0);
-        nap(2);
+        /* The file grows while it is written. */
+        do
+            CHECK_EQ(fstat(fd, &status), 0);
+        while (status.st_size == 0 && aio_error(&cb) == EINPROGRESS);
         struct effort effort = begin();
         int answer = aio_cancel(fd, &cb);
         called(&effort);
