@@ -419,7 +419,7 @@ CASE(a_child_of_a_callback_ends_with_it)
 
         run_callback(fd, fork_and_return, NULL);
         /* Long before the second for which a thread without work stays. */
-        for (int i = 0; i < 40 && !ended; i++) {
+        for (int i = 0; i < 80 && !ended; i++) {
             ended = waitpid(forked, NULL, WNOHANG) == forked;
             nap(10);
         }
