@@ -7,6 +7,7 @@
  */
 #include "tools/descriptors.h"
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 enum { BLOCK = 4096 };
 
@@ -258,3 +259,46 @@ static void replace_just_after(int is_shut_down)
 
 DEFECT(socket_replaced_after_shutdown_is_not_read, "it is done on whatever the number stands for by then") { replace_just_after(1); }
 DEFECT(socket_replaced_after_data_came_is_not_read, "it is done on whatever the number stands for by then") { replace_just_after(0); }
+
+static volatile int broken_pipes;
+
+static void count_broken_pipe(int signo, siginfo_t *info, void *context)
+{
+    (void)signo, (void)info, (void)context;
+    broken_pipes++;
+}
+
+/*
+ * A write of a file whose number becomes a socket's that nobody reads: libc's threads block SIGPIPE, and the program is not to be killed
+ * by it here either. Seen to fail, some thousand times, without RWF_NOSIGNAL, which is new in Linux 6.18.
+ */
+CASE(direct_write_sends_no_SIGPIPE_while_its_number_changes_hands)
+{
+    enum { NOSIGNAL = 0x100 };
+    int pair[2], file = filled_file('f', BLOCK, O_DIRECT);
+    unsigned char *block = aligned(BLOCK);
+    struct iovec vector = { block, BLOCK };
+    struct switcher switcher = { 0, { file, -1 }, 0 };
+    double end = now() + 2;
+
+    if (pwritev2(file, &vector, 1, 0, NOSIGNAL) == -1 && errno == EOPNOTSUPP)
+        SKIP("the kernel knows no RWF_NOSIGNAL");
+    CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    CHECK_EQ(shutdown(pair[0], SHUT_WR), 0);
+    on_signal(SIGPIPE, count_broken_pipe, 0);
+    switcher.files[1] = pair[0];
+    switcher.fd = dup(file);
+    CHECK(switcher.fd >= 0);
+    pthread_t thread = start_thread(switch_files, &switcher);
+    while (now() < end) {
+        prepare(&cbs[0], switcher.fd, block, BLOCK, 0);
+        CHECK_EQ(aio_write(&cbs[0]), 0);
+        int error = await(&cbs[0]);
+
+        /* ESPIPE: a socket has no positions. */
+        CHECK(error == 0 || error == EPIPE || error == ESPIPE || error == ECANCELED);
+    }
+    switcher.is_stopped = 1;
+    join_thread(thread);
+    CHECK_EQ(broken_pipes, 0);
+}
