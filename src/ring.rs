@@ -1,7 +1,7 @@
 //! The shared context: the kernel's ring of completions, and how many requests are in it.
 
 use crate::errno::{Errno, Outcome};
-use crate::sys::aio_abi::{cmd, IoEvent, Iocb, RingHeader, FLAG_RESFD, RING_MAGIC, RWF_NOSIGNAL};
+use crate::sys::aio_abi::{cmd, IoEvent, Iocb, RingHeader, FLAG_RESFD, RING_MAGIC, RWF_NOSIGNAL, RWF_NOWAIT};
 use crate::sys::context::{self, ContextId};
 use crate::sys::files;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
@@ -61,6 +61,7 @@ impl Ring {
         // SAFETY: sysconf takes no pointer. Asked once per engine, never in a signal handler.
         let processors = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) }.max(1) as u32;
         let batch = (slots / (processors * 4)).max(1);
+        QUIET_WRITES.store(context::linux_release() >= QUIET_SINCE, Ordering::Relaxed);
         ring.slots = nr;
         ring.first_event = header_length as usize;
         ring.limit = slots.saturating_sub(batch * 2 * (processors - 1) + 8).max(slots / 4).max(1);
@@ -148,15 +149,13 @@ impl Ring {
             match unsafe { context::io_submit(self.id, iocbs) } {
                 // Not the kernel's own answer, but what a handler makes of a call that a seccomp supervisor is asked about.
                 Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP) if QUIET_WRITES.load(Ordering::Relaxed) && make_loud(iocbs) => {
-                    return self.submit_loudly(iocbs);
-                }
+                Err(Errno::OPNOTSUPP) if make_loud(iocbs) => return self.submit_loudly(iocbs),
                 taken => return taken,
             }
         }
     }
 
-    /// The kernel may be older than RWF_NOSIGNAL; but there are files that know no RWF_NOWAIT.
+    /// The kernel calls itself new enough for RWF_NOSIGNAL, and does not know it.
     #[cold]
     fn submit_loudly(&self, iocbs: &mut [*mut Iocb]) -> Outcome {
         let taken = self.submit(iocbs);
@@ -306,8 +305,10 @@ impl Ring {
     }
 }
 
-/// Whether the kernel may know RWF_NOSIGNAL. Relaxed: it guards nothing, and is as true in a forked child.
-static QUIET_WRITES: AtomicBool = AtomicBool::new(true);
+/// Whether the kernel knows RWF_NOSIGNAL. Relaxed: it guards nothing, and is as true in a forked child.
+static QUIET_WRITES: AtomicBool = AtomicBool::new(false);
+/// The release of Linux that has it.
+const QUIET_SINCE: (u32, u32) = (6, 18);
 
 /// What a write is submitted with so that it sends no SIGPIPE; 0 where the kernel does not know how.
 #[inline]
@@ -319,16 +320,19 @@ pub fn quiet_write() -> i32 {
     }
 }
 
-/// Takes RWF_NOSIGNAL off. False: the first, which the kernel refused, has none.
+/// Takes RWF_NOSIGNAL off, where the kernel refused the first of them for that: it has the flag, and not RWF_NOWAIT, which there
+/// are files without.
 fn make_loud(iocbs: &[*mut Iocb]) -> bool {
-    let mut is_first_quiet = false;
-    for (at, iocb) in iocbs.iter().enumerate() {
-        // SAFETY: live, and the kernel has copied none of them.
-        let flags = unsafe { &mut (**iocb).rw_flags };
-        is_first_quiet |= at == 0 && *flags & RWF_NOSIGNAL != 0;
-        *flags &= !RWF_NOSIGNAL;
+    // SAFETY: live.
+    let refused = iocbs.first().map_or(0, |first| unsafe { (**first).rw_flags });
+    if refused & (RWF_NOSIGNAL | RWF_NOWAIT) != RWF_NOSIGNAL {
+        return false;
     }
-    is_first_quiet
+    for iocb in iocbs {
+        // SAFETY: live, and the kernel has copied none of them.
+        unsafe { (**iocb).rw_flags &= !RWF_NOSIGNAL };
+    }
+    true
 }
 
 /// How often the library's own submissions are tried.

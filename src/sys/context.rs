@@ -130,3 +130,19 @@ pub fn probe(context: ContextId) -> Result<(), Errno> {
     }
     Ok(())
 }
+
+/// The first two numbers of the kernel's release (`uname(2)`); 0 where they are none.
+pub fn linux_release() -> (u32, u32) {
+    let mut names = core::mem::MaybeUninit::<libc::utsname>::zeroed();
+    // SAFETY: the kernel fills the structure, which is all bytes; zeroes otherwise.
+    let release = unsafe {
+        let _ = syscall(libc::SYS_uname, [names.as_mut_ptr() as usize, 0, 0, 0, 0, 0]);
+        names.assume_init().release
+    };
+    let mut numbers = release.split(|&byte| !(byte as u8).is_ascii_digit()).map(|digits| {
+        digits.iter().fold(0u32, |number, &digit| {
+            number.saturating_mul(10).saturating_add(u32::from(digit as u8 - b'0'))
+        })
+    });
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
