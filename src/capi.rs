@@ -122,7 +122,8 @@ pub unsafe extern "C" fn aio_write(aiocb: *mut Aiocb) -> c_int {
 /// up. The descriptor may be open for reading only.
 ///
 /// Returns 0, or -1 with errno: EINVAL, `op` is neither; EBADF, `aio_fildes` is not open; both leave the
-/// aiocb as it was. EINVAL and EAGAIN besides as `aio_read`. Not async-signal-safe. POSIX.1-2017 aio_fsync.
+/// aiocb as it was. EINVAL for the signal number, and EAGAIN, as `aio_read`; `aio_reqprio` is ignored. Not async-signal-safe.
+/// POSIX.1-2017 aio_fsync.
 ///
 /// # Safety
 /// As `aio_read`; there is no buffer.
@@ -311,7 +312,8 @@ pub unsafe extern "C" fn aio_cancel(fd: c_int, aiocb: *mut Aiocb) -> c_int {
 /// reach the kernel in one system call.
 ///
 /// LIO_WAIT: waits until all are complete. 0, or -1 with errno: EIO, at least one failed (`aio_error` tells which);
-/// EINTR, a signal handler ran, as in `aio_suspend`; the requests go on. A cancellation point.
+/// EINTR, a signal handler ran, as in `aio_suspend`; the requests go on. A cancellation point: C++ calls it with
+/// cancellation disabled, as <aio.h> declares that it throws nothing.
 /// LIO_NOWAIT: returns at once; `sig` (NULL: nothing) is notified once, after the last of them, besides what each
 /// asks for itself; with no request at all, at once. -1 with EINVAL or EAGAIN when an element could not be
 /// submitted; the others go on.

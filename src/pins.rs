@@ -65,8 +65,8 @@ fn completion_thread(engine: &Engine) -> c_int {
 
 /// A helper thread's hold on files: at most one, kept while work on it goes on.
 pub struct Pins {
-    /// By which the program's table is reached; `None`: this thread shares it. Closed in the end: the thread's own table may be
-    /// another's as well.
+    /// By which the program's table is reached; `None`: this thread shares it. Closed in the end, for a thread that could not leave the
+    /// table that it began in.
     table: Option<c_int>,
     held: Option<Held>,
 }

@@ -339,5 +339,5 @@ fn make_loud(iocbs: &[*mut Iocb]) -> bool {
 const ATTEMPTS: u32 = 3;
 
 const KICK_EVENTS: i16 = libc::POLLIN | libc::POLLOUT;
-/// Descriptors that are looked at for one to poll. Most programs have the first.
+/// Descriptors that are looked at for one that is ready. For most programs the first is.
 const MOST_TRIED: i32 = 64;

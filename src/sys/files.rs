@@ -275,9 +275,8 @@ pub fn is_ready_for_certain(fd: c_int, events: i16) -> bool {
         (libc::S_IFDIR, _) => true,
         (libc::S_IFREG | libc::S_IFBLK, _) => status.identity.is_on_block_device(),
         _ if status.is_memory_device() => true,
-        // Terminals, consoles and pseudo-terminals (Documentation/admin-guide/devices.txt); no other device.
-        (libc::S_IFCHR, 4 | 5 | 136..=143) => poll_now(fd, events) & events != 0,
-        (libc::S_IFCHR, _) => false,
+        // Of other devices only terminals, consoles and pseudo-terminals (Documentation/admin-guide/devices.txt).
+        (libc::S_IFCHR, major) if !matches!(major, 4 | 5 | 136..=143) => false,
         _ => poll_now(fd, events) & events != 0,
     })
 }
